@@ -1,0 +1,61 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Controller's side of the stage module: compare in one call; upload and install only what is missing."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+# A release of code is kilobytes: it travels inside the module's call. A layer is megabytes: it is put as a file.
+INLINE_BYTES = 512 * 1024
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module ``thecodeforge.fastapi.stage``."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        blobs = {
+            name: {"sha256": blob["sha256"], "path": blob["path"], "size": os.path.getsize(blob["path"])}
+            for name, blob in (arguments.get("blobs") or {}).items()
+        }
+        told = {name: {key: blob[key] for key in ("sha256", "size")} for name, blob in blobs.items()}
+        compared = self._stage({**arguments, "blobs": told, "_apply": False}, task_vars)
+        if compared.get("failed") or not compared.get("changed") or self._task.check_mode:
+            return {**result, **compared}
+
+        sent = 0
+        for name in compared["missing"]:
+            if name not in blobs:
+                continue
+            blob = blobs[name]
+            sent += blob["size"]
+            if blob["size"] <= INLINE_BYTES:
+                with open(blob["path"], "rb") as handle:
+                    told[name]["inline"] = base64.b64encode(handle.read()).decode()
+            else:
+                self._make_tmp_path() if not self._connection._shell.tmpdir else None
+                remote = self._connection._shell.join_path(self._connection._shell.tmpdir, os.path.basename(blob["path"]))
+                told[name]["remote"] = self._transfer_file(blob["path"], remote)
+        try:
+            applied = self._stage({**arguments, "blobs": told, "_apply": True}, task_vars)
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        if not applied.get("failed"):
+            applied["sent_bytes"] = sent
+            if "diff" in compared:
+                applied["diff"] = compared["diff"]
+        return {**result, **applied}
+
+    def _stage(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        answer = self._execute_module(
+            module_name="thecodeforge.fastapi.stage", module_args=arguments, task_vars=task_vars
+        )
+        answer.pop("invocation", None)
+        return answer

@@ -1,0 +1,74 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""The environment file: systemd's EnvironmentFile format, written so that every value arrives as it was.
+
+Rules from systemd, src/basic/env-file.c (parse_env_file_internal): within double quotes a backslash
+escapes only ``"``, ``\\``, a backtick and ``$``; a newline stands for itself; nothing is expanded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+ESCAPED = re.compile(r'(["\\`$])')
+
+
+class UnwritableError(ValueError):
+    """One sentence that names the variable and never its value."""
+
+
+def as_text(name: str, value: Any) -> str:
+    """A value as pydantic-settings reads it: strings as they are, the rest as JSON.
+
+    :raises UnwritableError: for a value that cannot be put into an environment.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        raise UnwritableError(f"{name} has no value: give it one, or leave it out (an empty string is '').")
+    if isinstance(value, str):
+        return check_text(name, str(value))
+    if isinstance(value, (int, float)):
+        return str(value)
+    try:
+        return check_text(name, json.dumps(value, ensure_ascii=False))
+    except TypeError:
+        raise UnwritableError(f"{name} must be a string, number, boolean, list or mapping.") from None
+
+
+def check_text(name: str, text: str) -> str:
+    """systemd drops an assignment with other control characters or non-characters, and only warns.
+
+    Source: systemd, src/basic/env-util.c (env_value_is_valid), src/basic/utf8.c (unichar_is_valid).
+    """
+    for character in text:
+        code = ord(character)
+        control = (code < 0x20 and character not in "\t\n") or code == 0x7F
+        surrogate = 0xD800 <= code <= 0xDFFF
+        noncharacter = 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
+        if control or surrogate or noncharacter:
+            raise UnwritableError(f"{name} contains the character U+{code:04X}, which systemd does not pass on.")
+    return text
+
+
+def write_environment(variables: dict[str, Any], prefix: str = "") -> str:
+    """Text of an environment file: a line a variable, sorted, each value in double quotes.
+
+    :raises UnwritableError: naming the variable that cannot be written, without its value.
+    """
+    lines = []
+    for name in sorted(variables):
+        full = prefix + str(name)
+        if not NAME.match(full):
+            raise UnwritableError(f"{full!r} is not a name for an environment variable: use letters, digits and _.")
+        escaped = ESCAPED.sub(r"\\\1", as_text(full, variables[name]))
+        lines.append(f'{full}="{escaped}"\n')
+    return "".join(lines)
+
+
+def read_environment(text: str) -> dict[str, str]:
+    """The inverse of :func:`write_environment`."""
+    found = re.findall(r'^(\w+)="((?:[^"\\]|\\.)*)"\n', text, re.MULTILINE | re.DOTALL)
+    return {name: re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for name, value in found}

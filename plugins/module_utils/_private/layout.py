@@ -1,0 +1,99 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Where things are on a host (docs/design.md, "On a host"). The one place that knows the paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}$")
+
+
+class Layout:
+    """Paths of one app below one root.
+
+    ``root``: directory that holds all apps, e.g. ``/srv``; ``app``: the app's name, e.g. ``forge``.
+    """
+
+    def __init__(self, root: str, app: str, units: str = "/etc/systemd/system", run: str = "/run") -> None:
+        self.app = app
+        self.home = os.path.join(root, app)
+        self.units = units
+        self.run = os.path.join(run, app)
+        self.layers = os.path.join(self.home, "layers")
+        self.releases = os.path.join(self.home, "releases")
+        self.generations = os.path.join(self.home, "generations")
+        self.tools = os.path.join(self.home, "tools")
+        self.current = os.path.join(self.home, "current")
+        self.ledger = os.path.join(self.home, "ledger.jsonl")
+
+    def layer(self, layer: str) -> str:
+        return os.path.join(self.layers, layer)
+
+    def release(self, release: str) -> str:
+        return os.path.join(self.releases, release)
+
+    def generation(self, generation: str) -> str:
+        return os.path.join(self.generations, generation)
+
+    def record(self, generation: str) -> str:
+        """Path of what is known of a generation (``release.json``)."""
+        return os.path.join(self.generation(generation), "release.json")
+
+    def private_socket(self, generation: str) -> str:
+        return os.path.join(self.run, generation + ".sock")
+
+    def worker_states(self, generation: str) -> str:
+        """Directory in which each worker of a generation says what it is doing."""
+        return os.path.join(self.run, generation)
+
+    def service(self, generation: str) -> str:
+        return f"{self.app}@{generation}.service"
+
+    def socket(self, generation: str) -> str:
+        return f"{self.app}@{generation}.socket"
+
+    def live(self) -> str:
+        """Id of the generation that ``current`` names; empty when there is none."""
+        try:
+            return os.path.basename(os.readlink(self.current))
+        except OSError:
+            return ""
+
+    def read_record(self, generation: str) -> dict:
+        """What is known of a generation; empty when it is half-made or unreadable."""
+        try:
+            with open(self.record(generation), encoding="utf-8") as handle:
+                record = json.load(handle)
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+
+def write_atomically(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
+    """Replace ``path`` so that a reader, or a power cut, finds the old content or the new, never a part."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fchmod(handle.fileno(), mode)
+            os.fchown(handle.fileno(), uid, gid)
+            os.fsync(handle.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    """Make renames in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,66 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""The little of systemd that the modules need."""
+
+from __future__ import annotations
+
+import subprocess
+
+
+class SystemdError(Exception):
+    """systemctl refused; the text is its own words."""
+
+
+def systemctl(*arguments: str, timeout: float = 120) -> str:
+    """Run systemctl and return what it prints.
+
+    :raises SystemdError: with systemctl's own message when it fails or takes longer than ``timeout`` seconds.
+    """
+    try:
+        done = subprocess.run(
+            ["systemctl", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SystemdError(f"systemctl {' '.join(arguments)} took longer than {timeout:g} s") from None
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+        raise SystemdError(f"systemctl {' '.join(arguments)}: {words}")
+    return done.stdout
+
+
+def properties(unit: str, *names: str) -> dict[str, str]:
+    """Properties of a unit, as strings; a unit that does not exist has ``ActiveState=inactive``."""
+    shown = systemctl("show", unit, "--property", ",".join(names))
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def is_enabled(unit: str) -> bool:
+    done = subprocess.run(
+        ["systemctl", "is-enabled", "--quiet", unit], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def instances(app: str) -> list[str]:
+    """Ids of the generations of an app that run, start, stop or wait to be restarted."""
+    shown = systemctl(
+        "list-units", "--plain", "--no-legend", "--full", "--all",
+        "--state=active,activating,deactivating,reloading", "--type=service", f"{app}@*.service",
+    )  # fmt: skip
+    prefix, suffix = f"{app}@", ".service"
+    names = (line.split()[0] for line in shown.splitlines() if line.strip())
+    return sorted(name[len(prefix) : -len(suffix)] for name in names if name.startswith(prefix))
+
+
+def journal(unit: str, since: float, lines: int = 30) -> list[str]:
+    """The last lines a unit wrote since a moment (seconds since the epoch)."""
+    done = subprocess.run(
+        ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}",
+         f"--since=@{int(since)}", "--unit", unit],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False,
+    )  # fmt: skip
+    return done.stdout.splitlines()

@@ -1,0 +1,95 @@
+#!/usr/bin/python
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: build
+short_description: Build an app once, on the controller
+version_added: 1.0.0
+description:
+  - Makes the archive of the code, and for each platform of the fleet the archive of the locked dependencies as
+    wheels, every one checked against its hash in the lock. Cached by content.
+  - Runs on the controller, touches no host, and also runs in check mode, because the plan needs the ids.
+author: The Code Forge (@thecodeforge)
+options:
+  source:
+    description: Directory of the app's project, with C(pyproject.toml) and C(uv.lock).
+    type: str
+    required: true
+  target:
+    description: What Gunicorn loads, such as V(package.module:app).
+    type: str
+    required: true
+  hosts:
+    description: Name of each host to what M(thecodeforge.fastapi.host_info) says of it.
+    type: dict
+    required: true
+  cache:
+    description: Directory on the controller that keeps what was built.
+    type: str
+    required: true
+  exclude:
+    description: Files and directories of the source that do not belong to a release.
+    type: list
+    elements: str
+    default: []
+  index_url:
+    description: Package index; that of uv and pip when empty.
+    type: str
+    default: ""
+  ca_bundle:
+    description: CA bundle for the package index; the system's when empty.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    support: full
+    details: Builds into the cache in check mode too.
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Build the app
+  thecodeforge.fastapi.build:
+    source: /home/me/shop
+    target: shop.main:app
+    hosts: {web1: "{{ hostvars['web1']['forge_host'] }}"}
+    cache: ~/.cache/thecodeforge.fastapi
+  run_once: true
+"""
+
+RETURN = r"""
+release:
+  description: Id of the release, a hash of code and lock.
+  returned: success
+  type: str
+commit:
+  description: Commit of the source; empty outside of git.
+  returned: success
+  type: str
+dirty:
+  description: Has the source changes that are not committed?
+  returned: success
+  type: bool
+code:
+  description: C(path) and C(sha256) of the archive of the code.
+  returned: success
+  type: dict
+import_paths:
+  description: Directories of the release that belong on C(sys.path).
+  returned: success
+  type: list
+  elements: str
+hosts:
+  description: For each host the C(layer)'s id, its C(blob), the C(installer), and the number of C(packages).
+  returned: success
+  type: dict
+made:
+  description: What was not in the cache.
+  returned: success
+  type: list
+  elements: str
+"""

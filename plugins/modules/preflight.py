@@ -1,0 +1,30 @@
+#!/usr/bin/python
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Check the variables of a host before it is touched
+version_added: 1.0.0
+description:
+  - Looks at every variable that starts with C(forge_), on the controller, without connecting to the host.
+  - Finds names that no role knows, values of the wrong type, values that refer to something undefined, settings
+    that no environment can hold, and a target or database URL of the wrong form.
+  - All findings are said at once, a sentence each, and never with the value of a setting.
+author: The Code Forge (@thecodeforge)
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Check the inventory
+  thecodeforge.fastapi.preflight:
+"""
+
+RETURN = r"""
+"""

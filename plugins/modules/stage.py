@@ -1,0 +1,440 @@
+#!/usr/bin/python
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: stage
+short_description: Put a generation of an app on a host, next to the one that serves
+version_added: 1.0.0
+description:
+  - Uploads what the host lacks, installs the layer of dependencies offline with hashes, unpacks the release,
+    and writes the generation's files and systemd unit. Touches nothing that serves.
+  - Compares first. When the host has everything, that comparison is the only call to it.
+  - Nothing half-made is ever used. A layer or a release counts once its record stands, which is written last.
+author: The Code Forge (@thecodeforge)
+options:
+  app:
+    description: Name of the app; names the directories and the units.
+    type: str
+    required: true
+  root:
+    description: Directory that holds the apps.
+    type: path
+    required: true
+  group:
+    description: Group that may read the environment file.
+    type: str
+    required: true
+  python:
+    description: Interpreter on the host that the layer is made for.
+    type: str
+    required: true
+  generation:
+    description: Id of the generation.
+    type: str
+    required: true
+  release:
+    description: Id of the release.
+    type: str
+    required: true
+  layer:
+    description: Id of the layer.
+    type: str
+    required: true
+  record:
+    description: What is known of this generation; kept in its C(release.json).
+    type: dict
+    default: {}
+  environment:
+    description: Text of the environment file. Never logged and never shown in a diff.
+    type: str
+    required: true
+  files:
+    description: Other files of the generation, name to text.
+    type: dict
+    default: {}
+  units:
+    description:
+      - Unit files, name to text. The template C(<app>@.service) is installed for this generation alone.
+      - The others are shared by all generations; they are installed where missing, and mended when this one is live.
+    type: dict
+    default: {}
+  blobs:
+    description:
+      - What may have to be uploaded. Keys are V(release), V(layer) and V(installer).
+      - Each has a C(path) on the controller and its C(sha256).
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    details: The environment file is left out of the diff.
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Stage a generation
+  thecodeforge.fastapi.stage:
+    app: forge
+    root: /srv
+    group: forge
+    python: /usr/bin/python3
+    generation: 0123456789ab-01234567
+    release: 0123456789ab
+    layer: 0123456789ab-py3.11
+    environment: "FORGE_DEBUG=false\n"
+    files:
+      gunicorn.conf.py: "workers = 3\n"
+    units:
+      forge@.service: "[Service]\nExecStart=/bin/true\n"
+    blobs:
+      release: {path: /tmp/release.tar, sha256: "..."}
+"""
+
+RETURN = r"""
+missing:
+  description: What had to be made, of V(layer), V(release), V(installer), V(generation).
+  returned: always
+  type: list
+  elements: str
+drifted:
+  description: Files that were there with another content, mode or owner.
+  returned: always
+  type: list
+  elements: str
+live:
+  description: Id of the generation that serves; empty when none does.
+  returned: always
+  type: str
+settled:
+  description: Does this generation serve, alone, and will it after a boot?
+  returned: always
+  type: bool
+sent_bytes:
+  description: Bytes of releases, layers and installers sent to the host.
+  returned: always
+  type: int
+"""
+
+import base64
+import errno
+import fcntl
+import grp
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._private import systemd
+from ..module_utils._private.layout import GENERATION_ID, Layout, sync_directory, write_atomically
+from ..module_utils._private.settled import is_settled
+
+COMPLETE = ".complete"
+
+
+class StageError(Exception):
+    """One sentence for the user: what is wrong, where, what to do."""
+
+
+def fingerprint(directory: str) -> str:
+    """Hash of names, sizes, times, modes and owners below a directory: cheap, and sees any edit by hand.
+
+    Byte code is left out, as Python may rewrite it.
+    """
+    digest = hashlib.sha256()
+    for parent, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if name != "__pycache__")
+        for name in sorted(names):
+            if parent == directory and name == COMPLETE:
+                continue
+            found = os.lstat(os.path.join(parent, name))
+            seen = (os.path.join(parent, name), found.st_size, found.st_mtime_ns, found.st_mode, found.st_uid)
+            digest.update(repr(seen).encode())
+    return digest.hexdigest()
+
+
+def is_whole(directory: str) -> bool:
+    """Is a layer or a release complete and as it was left?"""
+    try:
+        with open(os.path.join(directory, COMPLETE), encoding="ascii") as handle:
+            return handle.read() == fingerprint(directory)
+    except OSError:
+        return False
+
+
+def mark_whole(directory: str) -> None:
+    os.sync()
+    write_atomically(os.path.join(directory, COMPLETE), fingerprint(directory).encode(), 0o644)
+
+
+class Stage:
+    def __init__(self, params: dict) -> None:
+        self.given = params
+        self.layout = Layout(params["root"], params["app"])
+        self.home = self.layout.generation(params["generation"])
+        # Each generation has a whole unit of its own, so that a rollback brings back how it was run.
+        template, own = f"{params['app']}@.service", self.layout.service(params["generation"])
+        self.units = {own if name == template else name: text for name, text in params["units"].items()}
+
+    # -- what there is -----------------------------------------------------------------------------
+
+    def wanted_files(self) -> dict[str, tuple[bytes, int, int]]:
+        """Path to (content, mode, gid) of every file that this generation needs, its record left out."""
+        try:
+            gid = grp.getgrnam(self.given["group"]).gr_gid
+        except KeyError:
+            gid = 0  # the service_user role makes the group; only check mode gets here without it
+        files = {os.path.join(self.home, "environment"): (self.given["environment"].encode(), 0o640, gid)}
+        for name, text in self.given["files"].items():
+            files[os.path.join(self.home, name)] = (text.encode(), 0o644, 0)
+        for name, text in self.units.items():
+            files[os.path.join(self.home, "units", name)] = (text.encode(), 0o644, 0)
+            if self.installs(name):
+                files[os.path.join(self.layout.units, name)] = (text.encode(), 0o644, 0)
+        return files
+
+    def installs(self, unit: str) -> bool:
+        """A shared unit of the live generation is mended; otherwise it is the switch that changes it."""
+        own = unit == self.layout.service(self.given["generation"])
+        return (
+            own
+            or self.layout.live() in ("", self.given["generation"])
+            or not os.path.exists(os.path.join(self.layout.units, unit))
+        )
+
+    def differing(self) -> tuple[list[str], list[str]]:
+        """Files that are absent, and files that have drifted."""
+        absent, drifted = [], []
+        for path, (content, mode, gid) in self.wanted_files().items():
+            try:
+                with open(path, "rb") as handle:
+                    found = os.fstat(handle.fileno())
+                    same = handle.read() == content
+            except OSError:
+                absent.append(path)
+                continue
+            if not same or stat.S_IMODE(found.st_mode) != mode or (found.st_uid, found.st_gid) != (0, gid):
+                drifted.append(path)
+        return absent, drifted
+
+    def compare(self) -> dict:
+        missing = []
+        if not is_whole(self.layout.layer(self.given["layer"])):
+            missing.append("layer")
+            if not os.access(self.installer(), os.X_OK):
+                missing.append("installer")
+        if not is_whole(self.layout.release(self.given["release"])):
+            missing.append("release")
+        absent, drifted = self.differing()
+        record = self.layout.read_record(self.given["generation"])
+        if absent or any(record.get(key) != value for key, value in self.given["record"].items()):
+            missing.append("generation")
+        return {
+            "missing": missing,
+            "drifted": drifted,
+            "live": self.layout.live(),
+            "settled": is_settled(self.layout, self.given["generation"], self.units),
+        }
+
+    # -- making it so ------------------------------------------------------------------------------
+
+    def installer(self) -> str:
+        digest = self.given["blobs"].get("installer", {}).get("sha256", "none")
+        return os.path.join(self.layout.tools, f"uv-{digest[:12]}")
+
+    def apply(self, missing: list[str]) -> None:
+        for directory in (self.layout.layers, self.layout.releases, self.layout.generations, self.layout.tools):
+            os.makedirs(directory, mode=0o755, exist_ok=True)
+        with open(os.path.join(self.layout.home, ".stage.lock"), "w", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StageError(
+                    f"Another deploy is staging {self.given['app']} on this host right now; run again when it is done."
+                ) from None
+            self.clear_half_made()
+            self.check_room(missing)
+            if "installer" in missing:
+                write_atomically(self.installer(), gzip.decompress(self.blob("installer")), 0o755)
+            if "layer" in missing:
+                self.install_layer()
+            if "release" in missing:
+                self.unpack_release()
+            self.write_generation()
+
+    def clear_half_made(self) -> None:
+        for directory in (self.layout.layers, self.layout.releases):
+            for name in os.listdir(directory):
+                if name.startswith(".incoming-"):
+                    shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+
+    def check_room(self, missing: list[str]) -> None:
+        """Refuse before writing when the disk cannot hold it; unpacked wheels take about four times their size."""
+        sizes = {name: blob.get("size", 0) for name, blob in self.given["blobs"].items() if name in missing}
+        needed = 4 * sum(sizes.values()) + (16 << 20)
+        free = shutil.disk_usage(self.layout.home).free
+        if free < needed:
+            raise StageError(
+                f"{self.layout.home} has {free >> 20} MiB free and this release needs {needed >> 20} MiB: "
+                "free some room and run again."
+            )
+
+    def blob(self, name: str) -> bytes:
+        """Content of an upload, checked against its hash."""
+        given = self.given["blobs"][name]
+        if given.get("inline") is not None:
+            content = base64.b64decode(given["inline"])
+        else:
+            with open(given["remote"], "rb") as handle:
+                content = handle.read()
+        if hashlib.sha256(content).hexdigest() != given["sha256"]:
+            raise StageError(f"The {name} arrived damaged (its sha256 differs from the artifact's): run again.")
+        return content
+
+    def unpack(self, name: str, into: str) -> str:
+        """Unpack an upload into a new directory beside its final place."""
+        content = self.blob(name)
+        incoming = tempfile.mkdtemp(prefix=".incoming-", dir=into)
+        os.chmod(incoming, 0o755)
+        with tempfile.TemporaryFile(dir=into) as handle:
+            handle.write(content)
+            handle.seek(0)
+            with tarfile.open(fileobj=handle) as archive:
+                archive.extractall(incoming)  # noqa: S202 (hash-checked above, made by the build)
+        return incoming
+
+    def install_layer(self) -> None:
+        final = self.layout.layer(self.given["layer"])
+        shutil.rmtree(final, ignore_errors=True)
+        incoming = self.unpack("layer", self.layout.layers)
+        uv = [self.installer(), "--no-config", "--offline", "--cache-dir", os.path.join(incoming, "cache")]
+        try:
+            self.run([*uv, "venv", "--python", self.given["python"], "--no-project", final], "make the environment")
+            self.run(
+                [
+                    *uv, "pip", "install", "--python", os.path.join(final, "bin", "python"),
+                    "--no-index", "--find-links", os.path.join(incoming, "wheels"), "--no-deps",
+                    "--require-hashes", "--only-binary", ":all:", "--compile-bytecode",
+                    "--requirements", os.path.join(incoming, "requirements.txt"),
+                ],
+                "install the dependencies",
+            )  # fmt: skip
+            shutil.copy(os.path.join(incoming, "requirements.txt"), final)
+            mark_whole(final)
+        except BaseException:
+            shutil.rmtree(final, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+
+    def run(self, command: list[str], aim: str) -> None:
+        environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "UV_PYTHON_DOWNLOADS": "never"}
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise StageError(f"Could not {aim} of layer {self.given['layer']}: {done.stderr.strip()[-2000:]}")
+
+    def unpack_release(self) -> None:
+        final = self.layout.release(self.given["release"])
+        incoming = self.unpack("release", self.layout.releases)
+        subprocess.run(
+            [self.given["python"], "-Im", "compileall", "-qq", "-s", incoming, "-p", final, incoming],
+            stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+        if os.path.lexists(final):
+            retired = tempfile.mkdtemp(prefix=".incoming-", dir=self.layout.releases)
+            os.rename(final, os.path.join(retired, "retired"))
+        os.rename(incoming, final)
+        mark_whole(final)
+        self.clear_half_made()
+
+    def write_generation(self) -> None:
+        os.makedirs(os.path.join(self.home, "units"), mode=0o755, exist_ok=True)
+        absent, drifted = self.differing()
+        files = self.wanted_files()
+        for path in absent + drifted:
+            content, mode, gid = files[path]
+            write_atomically(path, content, mode, 0, gid)
+        if any(path.startswith(self.layout.units + os.sep) for path in absent + drifted):
+            systemd.systemctl("daemon-reload")
+        old = self.layout.read_record(self.given["generation"])
+        record = {"state": "staged", **old, **self.given["record"]}
+        if record != old:
+            text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+            write_atomically(self.layout.record(self.given["generation"]), text.encode(), 0o644)
+        sync_directory(self.layout.generations)
+
+
+def shown_diff(stage: Stage, changed: list[str]) -> list[dict[str, str]]:
+    """Before and after of the files, for people; the environment stays secret."""
+    diffs = []
+    for path, (content, _mode, _gid) in stage.wanted_files().items():
+        if path not in changed or path.startswith(os.path.join(stage.home, "units")):
+            continue
+        if os.path.basename(path) == "environment":
+            diffs.append({"before_header": path, "after_header": path, "before": "", "after": "(not shown)\n"})
+            continue
+        try:
+            with open(path, encoding="utf-8", errors="replace") as handle:
+                before = handle.read()
+        except OSError:
+            before = ""
+        diffs.append({"before_header": path, "after_header": path, "before": before, "after": content.decode()})
+    return diffs
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "group": {"type": "str", "required": True},
+            "python": {"type": "str", "required": True},
+            "generation": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "layer": {"type": "str", "required": True},
+            "record": {"type": "dict", "default": {}},
+            "environment": {"type": "str", "required": True, "no_log": True},
+            "files": {"type": "dict", "default": {}},
+            "units": {"type": "dict", "default": {}},
+            "blobs": {"type": "dict", "default": {}},
+            "_apply": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    if not GENERATION_ID.match(module.params["generation"]):
+        module.fail_json(msg=f"{module.params['generation']!r} is not the id of a generation.")
+    os.umask(0o022)
+    stage = Stage(module.params)
+    before = stage.compare()
+    absent, drifted = stage.differing()
+    changed = bool(before["missing"] or drifted)
+    result = {**before, "changed": changed, "sent_bytes": 0}
+    if module._diff and changed:
+        result["diff"] = shown_diff(stage, absent + drifted)
+    if changed and module.params["_apply"] and not module.check_mode:
+        try:
+            stage.apply(before["missing"])
+        except (StageError, systemd.SystemdError) as error:
+            module.fail_json(msg=str(error))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                module.fail_json(msg=f"No space left below {stage.layout.home}: free some room and run again.")
+            module.fail_json(msg=f"Could not stage {stage.given['generation']}: {error}.")
+        result["settled"] = is_settled(stage.layout, module.params["generation"], stage.units)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+
+class BuildError(Exception):
+    """One sentence for the user: what is wrong, where, what to do."""

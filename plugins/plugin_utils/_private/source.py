@@ -1,0 +1,158 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""The source of an app: which files belong to a release, and the archive made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import BuildError
+
+# Never part of a release: development settings would be read by pydantic-settings on the host, the rest is bulk.
+NEVER = {".git", ".venv", "venv", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox"}
+NEVER_PREFIX = ".env"
+NEVER_SUFFIX = (".pyc", ".pyo")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A directory with an app in it."""
+
+    directory: Path
+    project: dict[str, Any]
+    commit: str
+    dirty: bool
+
+    @property
+    def requires_python(self) -> str:
+        """Specifier such as ``>=3.11``; empty when the project does not say."""
+        return str(self.project.get("project", {}).get("requires-python", ""))
+
+    @property
+    def import_paths(self) -> list[str]:
+        """Directories, relative to the release, that belong on ``sys.path``."""
+        return ["src", "."] if (self.directory / "src").is_dir() else ["."]
+
+
+def open_source(directory: str) -> Source:
+    """Look at a source.
+
+    :param directory: path of the app's project.
+    :raises BuildError: when there is no project at that path.
+    """
+    path = Path(directory).expanduser()
+    if not path.is_dir():
+        raise BuildError(f"forge_source: there is no directory {path}.")
+    pyproject = path / "pyproject.toml"
+    if not pyproject.is_file():
+        raise BuildError(f"forge_source: {path} has no pyproject.toml.")
+    try:
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BuildError(f"forge_source: {pyproject} cannot be read: {error}.") from None
+    commit = git(path, "rev-parse", "HEAD").strip()
+    return Source(path.resolve(), project, commit, bool(commit and git(path, "status", "--porcelain", "--", ".")))
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """What git prints; empty when it fails, for example outside a work tree."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def belongs(relative: str) -> bool:
+    parts = relative.split("/")
+    name = parts[-1]
+    return not (
+        NEVER.intersection(parts) or name.startswith(NEVER_PREFIX) or name.endswith(NEVER_SUFFIX)
+    )
+
+
+def list_files(source: Source, exclude: list[str]) -> list[str]:
+    """Files of a release, relative to the source, sorted: in a git work tree what git does not ignore.
+
+    :param exclude: files or directories, relative to the source, that are left out.
+    """
+    listed = git(source.directory, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if listed:
+        names = [name for name in listed.split("\0") if name and os.path.lexists(source.directory / name)]
+    else:
+        names = [
+            str((Path(parent) / name).relative_to(source.directory))
+            for parent, directories, files in os.walk(source.directory)
+            for name in [*files, *(d for d in directories if (Path(parent) / d).is_symlink())]
+            if belongs(str(Path(parent).relative_to(source.directory)) + "/x")
+        ]
+    left_out = tuple(entry.strip("/") for entry in exclude)
+    return sorted(
+        name
+        for name in set(names)
+        if belongs(name) and not any(name == entry or name.startswith(entry + "/") for entry in left_out)
+    )
+
+
+def make_archive(source: Source, names: list[str]) -> bytes:
+    """A tar archive that depends on names and contents alone, so that the same input is the same artifact.
+
+    :raises BuildError: for a link that leads out of the release, or a file that cannot be read.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in names:
+            path = source.directory / name
+            entry = tarfile.TarInfo(name)
+            if path.is_symlink():
+                target = os.readlink(path)
+                if not path.resolve().is_relative_to(source.directory):
+                    raise BuildError(f"{path} is a link that leads out of the source ({target}).")
+                entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, target, 0o777
+                archive.addfile(entry)
+                continue
+            if path.is_dir():
+                raise BuildError(f"{path} is a git submodule or nested repository, which a release cannot hold yet.")
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise BuildError(f"{path} cannot be read: {error.strerror}.") from None
+            entry.size = len(content)
+            entry.mode = 0o755 if os.access(path, os.X_OK) else 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def check_target(source: Source, names: list[str], target: str) -> None:
+    """Does the target's module stand in the source? Modules of dependencies are checked on the hosts.
+
+    :raises BuildError: when the form is wrong, or the module's package is in the source but the module is not.
+    """
+    module, colon, attribute = target.partition(":")
+    parts = module.split(".")
+    if not colon or not attribute or not all(part.isidentifier() for part in parts):
+        raise BuildError(f"forge_target: {target!r} must have the form package.module:app.")
+    files = set(names)
+    for root in source.import_paths:
+        prefix = "" if root == "." else root + "/"
+        stem = prefix + "/".join(parts)
+        if f"{stem}.py" in files or f"{stem}/__init__.py" in files:
+            return
+    raise BuildError(f"forge_target: {source.directory} has no module {module}, which {target!r} names.")
+
+
+def digest(*parts: bytes) -> str:
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "big") + part)
+    return hasher.hexdigest()
