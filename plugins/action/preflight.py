@@ -35,7 +35,8 @@ class ActionModule(ActionBase):
         said += wrong_types(values)
         if not said:
             said += wrong_values(values)
-            said += wrong_settings(values.get("forge_environment", {}), values.get("forge_environment_prefix", "FORGE_"))
+            prefix = values.get("forge_environment_prefix", "FORGE_")
+            said += wrong_settings(values.get("forge_environment", {}), prefix)
         if said:
             raise AnsibleActionFail(" ".join([*said, "Nothing was changed."]))
         return {**result, "changed": False}

@@ -21,13 +21,16 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
+        compared = arguments.pop("compared", None)
         blobs = {
             name: {"sha256": blob["sha256"], "path": blob["path"], "size": os.path.getsize(blob["path"])}
             for name, blob in (arguments.get("blobs") or {}).items()
         }
         told = {name: {key: blob[key] for key in ("sha256", "size")} for name, blob in blobs.items()}
-        compared = self._stage({**arguments, "blobs": told, "_apply": False}, task_vars)
-        if compared.get("failed") or not compared.get("changed") or self._task.check_mode:
+        if compared is None:
+            compared = self._stage({**arguments, "blobs": told, "_apply": False}, task_vars)
+        nothing_to_do = not compared.get("missing") and not compared.get("drifted")
+        if compared.get("failed") or nothing_to_do or self._task.check_mode:
             return {**result, **compared}
 
         sent = 0
@@ -40,8 +43,10 @@ class ActionModule(ActionBase):
                 with open(blob["path"], "rb") as handle:
                     told[name]["inline"] = base64.b64encode(handle.read()).decode()
             else:
-                self._make_tmp_path() if not self._connection._shell.tmpdir else None
-                remote = self._connection._shell.join_path(self._connection._shell.tmpdir, os.path.basename(blob["path"]))
+                shell = self._connection._shell
+                if not shell.tmpdir:
+                    self._make_tmp_path()
+                remote = shell.join_path(shell.tmpdir, os.path.basename(blob["path"]))
                 told[name]["remote"] = self._transfer_file(blob["path"], remote)
         try:
             applied = self._stage({**arguments, "blobs": told, "_apply": True}, task_vars)

@@ -10,7 +10,8 @@ short_description: What a rollout ends with, as rows of a table
 version_added: 1.0.0
 author: The Code Forge (@thecodeforge)
 description:
-  - One row a host, what it is, its workers and why that many, from which generation to which, where it serves, how long it took.
+  - One row a host, what it is, its workers and why that many, from which generation to which, where it serves,
+    how long it took.
 options:
   _input:
     description: Variables of the hosts.
@@ -22,7 +23,9 @@ options:
 EXAMPLES = r"""
 - name: Say what serves
   ansible.builtin.debug:
-    msg: "{{ ansible_play_hosts | map('extract', hostvars) | thecodeforge.fastapi.rollout_report | thecodeforge.fastapi.table }}"
+    msg: "{{ rows | thecodeforge.fastapi.table }}"
+  vars:
+    rows: "{{ ansible_play_hosts | map('extract', hostvars) | thecodeforge.fastapi.rollout_report }}"
 """
 
 RETURN = r"""
@@ -55,7 +58,7 @@ def row(host: Mapping[str, Any]) -> list[str]:
         (staged["live"] or "nothing") if changed else "no change",
         to,
         url(host),
-        f"{sum(step.get('seconds', 0) for step in steps):.1f}" if changed else "-",
+        f"{steps[0].get('seconds', 0) + steps[1].get('switched_in', 0):.1f}" if changed else "-",
     ]
 
 
@@ -67,6 +70,7 @@ def url(host: Mapping[str, Any]) -> str:
     name, _colon, port = address.rpartition(":")
     if name in ("", "0.0.0.0", "[::]"):  # noqa: S104
         name = str(host.get("ansible_host", host["inventory_hostname"]))
+        name = f"[{name}]" if ":" in name else name
     return f"http://{name}:{port}"
 
 

@@ -88,6 +88,9 @@ def workers(
     :param host: ``cpus``, ``cpu_quota`` (CPUs, 0 without limit) and ``memory_mb`` (MiB).
     :raises AnsibleFilterError: when the database cannot serve one worker a host.
     """
+    # A variable that was given on the command line is a string.
+    by_hand, memory_mb, memory_limit_mb = int(by_hand), int(memory_mb), int(memory_limit_mb)
+    connections, database_connections = int(connections), int(database_connections)
     if by_hand:
         return {"count": by_hand, "reason": "set by hand"}
     cpus, what = available_cpus(host)

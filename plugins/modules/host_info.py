@@ -148,7 +148,7 @@ def interpreter(python: str) -> dict:
             version, executable = done.stdout.split()
             return {"version": version, "path": executable, "installed": True}
     named = re.search(r"python(3\.\d+)$", python)
-    return {"version": f"{named[1]}.0" if named else "", "path": f"/usr/bin/{python}", "installed": False}
+    return {"version": f"{named[1]}.0" if named else "", "path": os.path.join("/usr/bin", python), "installed": False}
 
 
 def memory_total_mb() -> int:

@@ -7,10 +7,13 @@ module: rollout
 short_description: Bring a staged generation into service on a host without losing a request
 version_added: 1.0.0
 description:
-  - V(candidate) starts the generation beside the live one and waits until it answers on its private socket.
-    It receives no public request yet. When it fails it is stopped, and the live generation has not noticed.
-  - V(switch) flips C(current), waits until the new workers accept public requests, then stops the old
-    generation, which drains. When nothing has to be done nothing is done.
+  - V(candidate) starts the generation beside the live one, and waits until it is healthy and passes the smoke
+    tests on its private socket. It receives no public request yet. When it fails it is stopped and marked bad, and
+    the live generation has not noticed; the answer says RV(healthy=false).
+  - V(abandon) stops a candidate, because another host's failed.
+  - V(switch) flips C(current), waits until the new workers accept public requests, and stops the old generation,
+    which drains. It then watches the new one, and goes back by itself when that fails.
+  - A step that finds its work done does nothing.
 author: The Code Forge (@thecodeforge)
 options:
   app:
@@ -29,7 +32,16 @@ options:
     description: Which step to take.
     type: str
     required: true
-    choices: [candidate, switch]
+    choices: [candidate, abandon, switch]
+  action:
+    description: What the ledger calls it.
+    type: str
+    default: deploy
+    choices: [deploy, rollback]
+  by:
+    description: Who does it, and from where, for the ledger.
+    type: str
+    default: ""
   health_path:
     description: What is asked of the candidate.
     type: str
@@ -38,19 +50,46 @@ options:
     description: The status it must answer.
     type: int
     default: 200
+  health_passes:
+    description: How many times in a row.
+    type: int
+    default: 1
   health_deadline:
     description: Seconds until the candidate must have answered.
     type: int
     default: 60
+  smoke:
+    description:
+      - Requests that the candidate must answer after it is healthy. Each has a C(path), and may have a C(method), a
+        C(body), C(headers), the C(status) it must answer, and a text that the answer C(contains).
+    type: list
+    elements: dict
+    default: []
+  smoke_command:
+    description: A command that must succeed, run as the service; C(FORGE_SOCKET) is the private socket.
+    type: str
+    default: ""
+  watch_seconds:
+    description: Seconds after the switch during which a failure makes the host go back.
+    type: int
+    default: 10
   drain_seconds:
     description: Seconds that the old generation may take to finish what it serves.
     type: int
     default: 20
+  keep:
+    description: Good generations to keep.
+    type: int
+    default: 5
+  schema:
+    description: Version of the database's schema that the generation was migrated to; a rollback compares it.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
   diff_mode:
-    support: full
+    support: none
   idempotent:
     support: full
 """
@@ -77,17 +116,33 @@ seconds:
   description: Seconds the step took on the host.
   returned: always
   type: float
-workers:
-  description: Workers that accept public requests after the switch.
+healthy:
+  description: Did the candidate pass?
+  returned: step=candidate
+  type: bool
+reason:
+  description: Why the candidate did not pass; empty when it did.
+  returned: step=candidate
+  type: str
+journal:
+  description: What a generation that failed wrote last, secrets masked.
+  returned: when one failed
+  type: list
+  elements: str
+switched_in:
+  description: Seconds from the flip until every new worker accepted public requests.
   returned: step=switch
-  type: int
+  type: float
+removed:
+  description: Generations that were pruned.
+  returned: step=switch
+  type: list
+  elements: str
 """
 
 import http.client
-import json
 import os
-import pwd
-import socket
+import shlex
 import time
 from typing import NoReturn
 
@@ -95,14 +150,20 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import systemd
 from ..module_utils._private.environment import read_environment
+from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout, sync_directory, write_atomically
 from ..module_utils._private.masking import mask, secrets_of
-from ..module_utils._private.settled import is_settled, needs_new_socket
+from ..module_utils._private.probe import ask, smoke_problem
+from ..module_utils._private.settled import is_settled, needs_new_socket, public_workers
+from ..module_utils._private.transient import Transient, TransientError
 
 PAUSE = 0.05
 PROBE_TIMEOUT = 5.0
 # systemd and Gunicorn add a little to the drain itself: see graceful_timeout and TimeoutStopSec in the service role.
 STOP_MARGIN = 30
+# Lets a probe fail once while the machine is busy, before the host goes back.
+WATCH_FAILURES = 3
+STILL_SERVES = "What served before still serves."
 
 
 class RolloutError(Exception):
@@ -113,39 +174,13 @@ class RolloutError(Exception):
         self.journal = journal or []
 
 
-class PrivateConnection(http.client.HTTPConnection):
-    """HTTP over the private socket of a generation."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
-def ask(path: str, target: str, timeout: float) -> int:
-    """Status that a generation answers.
-
-    :raises OSError, http.client.HTTPException: when there is no answer within ``timeout`` seconds.
-    """
-    connection = PrivateConnection(path, timeout)
-    try:
-        connection.request("GET", target, headers={"User-Agent": "thecodeforge.fastapi", "Connection": "close"})
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
 class Rollout:
     def __init__(self, params: dict) -> None:
         self.given = params
         self.layout = Layout(params["root"], params["app"])
+        self.generations = Generations(self.layout)
         self.generation: str = params["generation"]
         self.service = self.layout.service(self.generation)
-        self.socket = self.layout.socket(self.generation)
         self.record = self.layout.read_record(self.generation)
         self.began = time.time()
 
@@ -158,37 +193,32 @@ class Rollout:
                 found[name] = handle.read()
         return found
 
-    def secrets(self) -> list[str]:
+    def journal(self) -> list[str]:
         path = os.path.join(self.layout.generation(self.generation), "environment")
         with open(path, encoding="utf-8") as handle:
-            return secrets_of(read_environment(handle.read()))
+            secrets = secrets_of(read_environment(handle.read()))
+        return [mask(line, secrets) for line in systemd.journal(self.service, self.began)]
 
     # -- candidate ---------------------------------------------------------------------------------
 
     def start_candidate(self) -> None:
+        """Start the generation and put it through its tests.
+
+        :raises RolloutError: when it does not pass; it is stopped by then.
+        """
         self.stop_strays()
-        if self.running(self.generation) and self.layout.live() == self.generation:
-            return
+        self.install_units(own_only=True)
         if systemd.properties(self.service, "ActiveState")["ActiveState"] == "failed":
             systemd.systemctl("reset-failed", self.service)
-        systemd.systemctl("start", self.socket)
+        systemd.systemctl("start", self.layout.socket(self.generation))
         systemd.systemctl("start", "--no-block", self.service)
         try:
             self.wait_for_health()
+            self.smoke()
         except RolloutError as error:
-            self.give_up(error)
-
-    def give_up(self, error: RolloutError) -> NoReturn:
-        """Stop the candidate; what it wrote goes with the error."""
-        error.journal = [mask(line, self.secrets()) for line in systemd.journal(self.service, self.began)]
-        self.stop(self.generation)
-        if not self.layout.live():
-            # Nothing can serve yet: an open public socket would only fail over and over.
-            systemd.systemctl("stop", f"{self.layout.app}.socket")
-        raise error
-
-    def running(self, generation: str) -> bool:
-        return generation in systemd.instances(self.layout.app)
+            error.journal = self.journal()
+            self.abandon()
+            raise
 
     def stop_strays(self) -> None:
         """Stop what a killed rollout left behind: neither live nor asked for."""
@@ -198,34 +228,58 @@ class Rollout:
 
     def wait_for_health(self) -> None:
         deadline = time.monotonic() + self.given["health_deadline"]
-        path = self.layout.private_socket(self.generation)
-        seen = "it did not answer"
+        passes, seen = 0, "it did not answer"
         while time.monotonic() < deadline:
             self.check_alive()
-            try:
-                status = ask(path, self.given["health_path"], min(PROBE_TIMEOUT, deadline - time.monotonic()))
-            except TimeoutError:
-                seen = "it did not answer"
-                continue
-            except (OSError, http.client.HTTPException):
+            problem = self.health_problem(min(PROBE_TIMEOUT, deadline - time.monotonic()))
+            if problem:
+                passes, seen = 0, problem
                 time.sleep(PAUSE)
                 continue
-            if status == self.given["health_status"]:
+            passes += 1
+            if passes >= self.given["health_passes"]:
                 return
-            seen = f"GET {self.given['health_path']} answered {status}, not {self.given['health_status']}"
-            time.sleep(PAUSE)
         raise RolloutError(
-            f"Candidate {self.generation} was not healthy within {self.given['health_deadline']} s: {seen}. "
-            "It has been stopped; what served before still serves."
+            f"Candidate {self.generation} was not healthy within {self.given['health_deadline']} s: {seen}."
         )
 
+    def health_problem(self, timeout: float) -> str:
+        path = self.given["health_path"]
+        try:
+            status, _text = ask(self.layout.private_socket(self.generation), path, timeout)
+        except (OSError, http.client.HTTPException):
+            return "it did not answer"
+        wanted = self.given["health_status"]
+        return "" if status == wanted else f"GET {path} answered {status}, not {wanted}"
+
+    def smoke(self) -> None:
+        for request in self.given["smoke"]:
+            problem = smoke_problem(self.layout.private_socket(self.generation), request, self.given["health_deadline"])
+            if problem:
+                raise RolloutError(f"Candidate {self.generation} failed a smoke test: {problem}.")
+        command = self.given["smoke_command"]
+        if command:
+            words = [f"FORGE_SOCKET={self.layout.private_socket(self.generation)}", *shlex.split(command)]
+            try:
+                rc, output, _seconds = Transient(self.layout, self.generation).run(words, self.given["health_deadline"])
+            except TransientError as error:
+                raise RolloutError(f"Candidate {self.generation} failed the smoke test {command!r}: {error}") from None
+            if rc:
+                last = output.strip().splitlines()[-1:] or ["it printed nothing"]
+                raise RolloutError(
+                    f"Candidate {self.generation} failed the smoke test {command!r} with exit code {rc}: {last[0]}"
+                )
+
     def check_alive(self) -> None:
+        """A process that has ended is not waited for.
+
+        :raises RolloutError: when the generation exited.
+        """
         state = systemd.properties(self.service, "ActiveState", "SubState", "NRestarts", "Job", "ExecMainStatus")
         dead = state["ActiveState"] in ("failed", "inactive") and not state.get("Job", "").strip("0")
         if dead or state["SubState"] == "auto-restart" or state.get("NRestarts", "0") != "0":
             raise RolloutError(
-                f"Candidate {self.generation} exited while starting (status {state.get('ExecMainStatus', '?')}): "
-                "its journal says why. It has been stopped; what served before still serves."
+                f"Generation {self.generation} exited (status {state.get('ExecMainStatus', '?')}): its journal says why."
             )
 
     def stop(self, generation: str) -> None:
@@ -233,29 +287,53 @@ class Rollout:
         units = [self.layout.socket(generation), self.layout.service(generation)]
         systemd.systemctl("stop", *units, timeout=self.given["drain_seconds"] + STOP_MARGIN)
 
+    def abandon(self) -> None:
+        """Stop the candidate. It has served nobody."""
+        if self.generation == self.layout.live():
+            return
+        self.stop(self.generation)
+        if not self.layout.live():
+            # Nothing can serve yet: an open public socket would only fail over and over.
+            systemd.systemctl("stop", f"{self.layout.app}.socket")
+
     # -- switch ------------------------------------------------------------------------------------
 
-    def switch(self) -> int:
-        if needs_new_socket(self.layout, self.units()):
-            return self.move_socket()
-        before = self.layout.live()
-        self.install_shared_units()
-        self.point_current(self.generation)
-        try:
-            workers = self.wait_until_public()
-        except RolloutError as error:
-            self.point_current(before) if before else os.unlink(self.layout.current)
-            self.give_up(error)
-        self.hold_at_boot()
-        for generation in systemd.instances(self.layout.app):
-            if generation != self.generation:
-                self.stop(generation)
-        return workers
+    def switch(self) -> float:
+        """Flip, drain the old generation, watch the new one. Returns the seconds of the flip itself.
 
-    def install_shared_units(self) -> None:
+        :raises RolloutError: when the new generation failed; the host has gone back by then.
+        """
+        before = self.layout.live()
+        if before == self.generation:
+            self.install_units()
+            self.hold_at_boot()
+            self.stop_others()
+            return 0.0
+        self.check_alive()
+        flipped = time.monotonic()
+        try:
+            if needs_new_socket(self.layout, self.units()):
+                self.move_socket()
+            else:
+                self.install_units()
+                self.point_current(self.generation)
+                self.wait_until_public()
+            switched_in = time.monotonic() - flipped
+            self.hold_at_boot()
+            self.stop_others()
+            self.watch(flipped + self.given["watch_seconds"])
+        except RolloutError as error:
+            error.journal = self.journal()
+            self.go_back(before, error)
+        return switched_in
+
+    def install_units(self, own_only: bool = False) -> None:
+        """Put the generation's unit, and unless ``own_only`` the shared ones as it has them, where systemd reads them."""
         changed = False
         for name, text in self.units().items():
             path = os.path.join(self.layout.units, name)
+            if own_only and name != self.service and os.path.exists(path):
+                continue
             try:
                 with open(path, encoding="utf-8") as handle:
                     same = handle.read() == text
@@ -274,36 +352,21 @@ class Rollout:
         os.rename(temporary, self.layout.current)
         sync_directory(self.layout.home)
 
-    def wait_until_public(self) -> int:
-        """Wait until every worker accepts public requests. A worker class that does not say so is not waited for."""
-        if not self.record.get("drains", True):
-            return self.record.get("workers", 0)
+    def wait_until_public(self) -> None:
+        """Wait until every worker accepts public requests."""
         wanted = self.record.get("workers", 1)
         deadline = time.monotonic() + self.given["health_deadline"]
         public = 0
         while time.monotonic() < deadline:
             self.check_alive()
-            public = self.public_workers()
+            public = public_workers(self.layout, self.generation)
             if public >= wanted:
-                return public
+                return
             time.sleep(PAUSE)
         raise RolloutError(
-            f"After the switch {public} of {wanted} workers of {self.generation} accepted public requests within "
-            f"{self.given['health_deadline']} s: went back to what served before."
+            f"After the switch {public} of {wanted} workers of {self.generation} accepted public requests "
+            f"within {self.given['health_deadline']} s."
         )
-
-    def public_workers(self) -> int:
-        directory = self.layout.worker_states(self.generation)
-        count = 0
-        for name in os.listdir(directory) if os.path.isdir(directory) else []:
-            if not name.isdigit():
-                continue
-            try:
-                with open(os.path.join(directory, name), encoding="ascii") as handle:
-                    count += handle.read().strip() == "public"
-            except OSError:
-                continue
-        return count
 
     def hold_at_boot(self) -> None:
         names = (f"{self.layout.app}.socket", f"{self.layout.app}.service")
@@ -311,32 +374,57 @@ class Rollout:
             systemd.systemctl("enable", "--quiet", *names)
         systemd.systemctl("start", *names)
 
-    def move_socket(self) -> int:
+    def stop_others(self) -> None:
+        for generation in systemd.instances(self.layout.app):
+            if generation != self.generation:
+                self.stop(generation)
+
+    def move_socket(self) -> None:
         """Listen elsewhere: the one change that needs a restart, because a bound socket cannot move."""
-        name = f"{self.layout.app}.service"
-        systemd.systemctl("stop", name, f"{self.layout.app}.socket", timeout=self.given["drain_seconds"] + STOP_MARGIN)
+        names = (f"{self.layout.app}.service", f"{self.layout.app}.socket")
+        systemd.systemctl("stop", *names, timeout=self.given["drain_seconds"] + STOP_MARGIN)
         self.stop(self.generation)
-        self.install_shared_units()
+        self.install_units()
         self.point_current(self.generation)
         self.hold_at_boot()
-        return self.wait_until_public()
+        self.wait_until_public()
 
-    def note(self, before: str, seconds: float) -> None:
-        """Write the ledger and the state of the generation."""
-        entry = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "from": before,
-            "to": self.generation,
-            "result": "switched",
-            "seconds": round(seconds, 2),
-            "by": os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name,
-        }
-        with open(self.layout.ledger, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(entry) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        text = json.dumps({**self.record, "state": "good"}, indent=2, sort_keys=True) + "\n"
-        write_atomically(self.layout.record(self.generation), text.encode(), 0o644)
+    def watch(self, until: float) -> None:
+        """See that the new generation stays well for a while.
+
+        :raises RolloutError: when it died, or its health failed several times in a row.
+        """
+        failures = 0
+        while time.monotonic() < until:
+            self.check_alive()
+            problem = self.health_problem(PROBE_TIMEOUT)
+            failures = failures + 1 if problem else 0
+            if failures >= WATCH_FAILURES:
+                raise RolloutError(f"Generation {self.generation} was healthy, and then {problem}.")
+            time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+
+    def go_back(self, before: str, error: RolloutError) -> NoReturn:
+        """Bring back what served before. Connections wait in the public socket meanwhile, which stays open."""
+        if not before:
+            os.unlink(self.layout.current)
+            self.abandon()
+            raise error
+        old = Rollout({**self.given, "generation": before, "smoke": [], "smoke_command": "", "watch_seconds": 0})
+        try:
+            if before not in systemd.instances(self.layout.app):
+                systemd.systemctl("start", self.layout.socket(before))
+                systemd.systemctl("start", "--no-block", self.layout.service(before))
+                old.wait_for_health()
+            if needs_new_socket(self.layout, old.units()):
+                old.move_socket()
+            else:
+                old.install_units()
+                old.point_current(before)
+                old.wait_until_public()
+        except RolloutError as second:
+            raise RolloutError(f"{error} Going back to {before} failed too: {second}", error.journal) from None
+        self.stop(self.generation)
+        raise RolloutError(f"{error} The host went back to {before}.", error.journal)
 
 
 def main() -> None:
@@ -345,19 +433,40 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
             "generation": {"type": "str", "required": True},
-            "step": {"type": "str", "required": True, "choices": ["candidate", "switch"]},
+            "step": {"type": "str", "required": True, "choices": ["candidate", "abandon", "switch"]},
+            "action": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback"]},
+            "by": {"type": "str", "default": ""},
             "health_path": {"type": "str", "default": "/healthz"},
             "health_status": {"type": "int", "default": 200},
+            "health_passes": {"type": "int", "default": 1},
             "health_deadline": {"type": "int", "default": 60},
+            "smoke": {"type": "list", "elements": "dict", "default": []},
+            "smoke_command": {"type": "str", "default": ""},
+            "watch_seconds": {"type": "int", "default": 10},
             "drain_seconds": {"type": "int", "default": 20},
+            "keep": {"type": "int", "default": 5},
+            "schema": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     os.umask(0o022)
-    rollout = Rollout(module.params)
+    given = module.params
+    rollout = Rollout(given)
     before = rollout.layout.live()
     result = {"from": before, "to": rollout.generation, "changed": False, "seconds": 0.0}
+    if given["step"] == "candidate":
+        result.update(healthy=True, reason="")
     started = time.monotonic()
+
+    def seconds() -> float:
+        return round(time.monotonic() - started, 2)
+
+    def note(outcome: str, reason: str = "") -> None:
+        rollout.generations.note(
+            action=given["action"], by=given["by"], **{"from": before, "to": rollout.generation},
+            result=outcome, reason=reason, seconds=seconds(),
+        )  # fmt: skip
+
     try:
         if not rollout.record:
             if module.check_mode:
@@ -368,16 +477,33 @@ def main() -> None:
         result["changed"] = True
         if module.check_mode:
             module.exit_json(**result)
-        if module.params["step"] == "candidate":
+        if given["step"] == "abandon":
+            rollout.abandon()
+        elif given["step"] == "candidate":
             rollout.start_candidate()
         else:
-            result["workers"] = rollout.switch()
-            rollout.note(before, time.monotonic() - started)
+            result["switched_in"] = round(rollout.switch(), 2)
+            schema = {"schema": given["schema"]} if given["schema"] else {}
+            rollout.generations.set_state(rollout.generation, "good", **schema)
+            if before and before != rollout.generation and given["action"] == "rollback":
+                rollout.generations.set_state(before, "left")
+            if before != rollout.generation:
+                note("switched")
+            result["removed"] = rollout.generations.prune(given["keep"])
     except RolloutError as error:
+        result["seconds"] = seconds()
+        if not rollout.record:
+            module.fail_json(msg=str(error), **result)
+        if before != rollout.generation:
+            rollout.generations.set_state(rollout.generation, "bad", reason=str(error))
+        note("failed", str(error))
+        if given["step"] == "candidate":
+            reason = f"{error} {STILL_SERVES}" if before else str(error)
+            module.exit_json(**{**result, "healthy": False, "reason": reason, "journal": error.journal})
         module.fail_json(msg=str(error), journal=error.journal, **result)
     except (systemd.SystemdError, OSError) as error:
-        module.fail_json(msg=f"Rollout of {rollout.generation} stopped at step {module.params['step']}: {error}", **result)
-    result["seconds"] = round(time.monotonic() - started, 2)
+        module.fail_json(msg=f"Rollout of {rollout.generation} stopped at step {given['step']}: {error}", **result)
+    result["seconds"] = seconds()
     module.exit_json(**result)
 
 

@@ -9,6 +9,8 @@ version_added: 1.0.0
 description:
   - Uploads what the host lacks, installs the layer of dependencies offline with hashes, unpacks the release,
     and writes the generation's files and systemd unit. Touches nothing that serves.
+  - Then loads the new code with the new settings, as Gunicorn will, in the service's own sandbox. Each setting
+    that the app refuses is named with the rule, and never with its value.
   - Compares first. When the host has everything, that comparison is the only call to it.
   - Nothing half-made is ever used. A layer or a release counts once its record stands, which is written last.
 author: The Code Forge (@thecodeforge)
@@ -41,6 +43,14 @@ options:
     description: Id of the layer.
     type: str
     required: true
+  target:
+    description: What Gunicorn loads.
+    type: str
+    required: true
+  load_seconds:
+    description: Seconds that loading may take.
+    type: int
+    default: 60
   record:
     description: What is known of this generation; kept in its C(release.json).
     type: dict
@@ -59,6 +69,9 @@ options:
       - The others are shared by all generations; they are installed where missing, and mended when this one is live.
     type: dict
     default: {}
+  compared:
+    description: Answer of this module in check mode, given to save the comparison.
+    type: dict
   blobs:
     description:
       - What may have to be uploaded. Keys are V(release), V(layer) and V(installer).
@@ -82,6 +95,7 @@ EXAMPLES = r"""
     root: /srv
     group: forge
     python: /usr/bin/python3
+    target: shop.main:app
     generation: 0123456789ab-01234567
     release: 0123456789ab
     layer: 0123456789ab-py3.11
@@ -96,7 +110,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing:
-  description: What had to be made, of V(layer), V(release), V(installer), V(generation).
+  description: What had to be made or done, of V(layer), V(release), V(installer), V(generation), V(validation).
   returned: always
   type: list
   elements: str
@@ -125,6 +139,7 @@ import fcntl
 import grp
 import gzip
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -135,11 +150,14 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private import systemd
+from ..module_utils._private import app_check, systemd
+from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import GENERATION_ID, Layout, sync_directory, write_atomically
 from ..module_utils._private.settled import is_settled
+from ..module_utils._private.transient import Transient, TransientError
 
 COMPLETE = ".complete"
+STILL_SERVES = "What served before still serves."
 
 
 class StageError(Exception):
@@ -239,6 +257,8 @@ class Stage:
         record = self.layout.read_record(self.given["generation"])
         if absent or any(record.get(key) != value for key, value in self.given["record"].items()):
             missing.append("generation")
+        if record.get("state", "staged") in ("staged", "bad") or missing:
+            missing.append("validation")
         return {
             "missing": missing,
             "drifted": drifted,
@@ -271,6 +291,31 @@ class Stage:
             if "release" in missing:
                 self.unpack_release()
             self.write_generation()
+            if "validation" in missing:
+                self.validate()
+
+    def validate(self) -> None:
+        """Load the app as Gunicorn will.
+
+        :raises StageError: naming what keeps it from loading.
+        """
+        target = self.given["target"]
+        script = inspect.getsource(app_check)
+        try:
+            transient = Transient(self.layout, self.given["generation"])
+            rc, output, _seconds = transient.run(["python", "-", target], self.given["load_seconds"], script)
+        except TransientError as error:
+            raise StageError(f"{target} could not be loaded: {error} {STILL_SERVES}") from None
+        answer = next((line for line in reversed(output.splitlines()) if line.startswith('{"problems"')), "")
+        if not answer:
+            last = " ".join(output.split()[-60:])
+            raise StageError(f"{target} died while it was loaded (exit code {rc}): {last} {STILL_SERVES}")
+        problems = json.loads(answer)["problems"]
+        if problems:
+            raise StageError(" ".join([*problems, STILL_SERVES]))
+        generations = Generations(self.layout)
+        if generations.all()[self.given["generation"]].get("state") != "good":
+            generations.set_state(self.given["generation"], "validated")
 
     def clear_half_made(self) -> None:
         for directory in (self.layout.layers, self.layout.releases):
@@ -305,7 +350,7 @@ class Stage:
         """Unpack an upload into a new directory beside its final place."""
         content = self.blob(name)
         incoming = tempfile.mkdtemp(prefix=".incoming-", dir=into)
-        os.chmod(incoming, 0o755)
+        os.chmod(incoming, 0o755)  # noqa: S103 (the service reads it)
         with tempfile.TemporaryFile(dir=into) as handle:
             handle.write(content)
             handle.seek(0)
@@ -369,7 +414,7 @@ class Stage:
         if any(path.startswith(self.layout.units + os.sep) for path in absent + drifted):
             systemd.systemctl("daemon-reload")
         old = self.layout.read_record(self.given["generation"])
-        record = {"state": "staged", **old, **self.given["record"]}
+        record = {**old, **self.given["record"], "state": "good" if old.get("state") == "good" else "staged"}
         if record != old:
             text = json.dumps(record, indent=2, sort_keys=True) + "\n"
             write_atomically(self.layout.record(self.given["generation"]), text.encode(), 0o644)
@@ -401,6 +446,8 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "group": {"type": "str", "required": True},
             "python": {"type": "str", "required": True},
+            "target": {"type": "str", "required": True},
+            "load_seconds": {"type": "int", "default": 60},
             "generation": {"type": "str", "required": True},
             "release": {"type": "str", "required": True},
             "layer": {"type": "str", "required": True},
@@ -409,6 +456,7 @@ def main() -> None:
             "files": {"type": "dict", "default": {}},
             "units": {"type": "dict", "default": {}},
             "blobs": {"type": "dict", "default": {}},
+            "compared": {"type": "dict"},
             "_apply": {"type": "bool", "default": True},
         },
         supports_check_mode=True,

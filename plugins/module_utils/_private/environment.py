@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
 ESCAPED = re.compile(r'(["\\`$])')
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 
-GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}$")
+GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}\Z")
 
 
 class Layout:

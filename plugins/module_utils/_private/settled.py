@@ -1,5 +1,5 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""Does a generation serve, alone, and will it after a boot?"""
+"""What of a generation serves, and whether anything is left to do for it."""
 
 from __future__ import annotations
 
@@ -44,3 +44,16 @@ def needs_new_socket(layout: Layout, units: dict[str, str]) -> bool:
     bound = re.findall(r"^Listen=(.+) \(Stream\)$", shown, re.MULTILINE)
     wanted = re.findall(r"^ListenStream=(.+)$", units.get(unit, ""), re.MULTILINE)
     return sorted(bound) != sorted(wanted)
+
+
+def public_workers(layout: Layout, generation: str) -> int:
+    """How many workers of a generation say that they accept public requests."""
+    directory = layout.worker_states(generation)
+    count = 0
+    for name in os.listdir(directory) if generation and os.path.isdir(directory) else []:
+        try:
+            with open(os.path.join(directory, name), encoding="ascii") as handle:
+                count += name.isdigit() and handle.read().strip() == "public"
+        except (OSError, UnicodeDecodeError):
+            continue
+    return count

@@ -62,7 +62,9 @@ def check_python(source: Source, platforms: list[Platform]) -> None:
     try:
         accepted = SpecifierSet(source.requires_python)
     except InvalidSpecifier:
-        raise BuildError(f"{source.directory}: requires-python {source.requires_python!r} is not a version range.") from None
+        raise BuildError(
+            f"{source.directory}: requires-python {source.requires_python!r} is not a version range."
+        ) from None
     short = [
         f"{host} has {platform.python}"
         for platform in platforms
@@ -115,15 +117,18 @@ def archive_layer(requirements: str, wheels: Path) -> bytes:
 def keep(path: Path, content: bytes, made: list[str]) -> dict[str, str]:
     """Put into the cache what is not there; a killed build leaves no half of a file."""
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = None
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as handle:
+                temporary = handle.name
                 handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
-            os.rename(handle.name, path)
+            os.rename(temporary, path)
         except OSError as error:
-            Path(handle.name).unlink(missing_ok=True)
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
             raise BuildError(f"Could not write {path}: {error.strerror}.") from None
         made.append(path.name)
     return {"path": str(path), "sha256": file_digest(path)}
@@ -132,4 +137,3 @@ def keep(path: Path, content: bytes, made: list[str]) -> dict[str, str]:
 def file_digest(path: Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-

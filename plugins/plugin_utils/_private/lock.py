@@ -128,7 +128,9 @@ def requirements_for(exported: str, platform: Platform) -> str:
         try:
             requirement = Requirement(text.strip())
         except InvalidRequirement:
-            raise BuildError(f"The lock holds {text.strip()!r}, which is not a release of a package.") from None
+            requirement = None
+        if requirement is None or requirement.url:
+            raise BuildError(f"The lock holds {text.strip()!r}, which is not a release of a package.")
         if not hashes:
             raise BuildError(f"The lock has no hash for {requirement.name}: only hashed releases are installed.")
         if requirement.marker is None or requirement.marker.evaluate(platform.markers()):
@@ -171,6 +173,10 @@ def explain_pip(words: str, platform: Platform) -> str:
     where = f"Python {platform.minor} on {platform.machine} with glibc {platform.glibc}"
     if platform.hosts:
         where += f" ({', '.join(platform.hosts)})"
+    unreachable = re.search(r"Retry\(total=0,.* broken by '(.*)': |problem confirming the ssl certificate: (.*)", words)
+    if unreachable:
+        cause = unreachable[1] or unreachable[2]
+        return f"The package index cannot be reached (forge_build_index_url, forge_build_ca_bundle): {cause}."
     missing = re.search(r"No matching distribution found for (\S+)", words)
     if missing:
         return f"There is no wheel of {missing[1]} for {where}, or the index does not have that release."

@@ -10,16 +10,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ...module_utils._private.environment import UnwritableError, write_environment
 
 ROLES = Path(__file__).parents[3] / "roles"
-APP = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
-ACCOUNT = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
-TARGET = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?$")
-LISTEN = re.compile(r"^(\d{1,5}|[0-9.]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}|/[^\s]+)$")
+APP = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
+ACCOUNT = re.compile(r"^[a-z_][a-z0-9_-]{0,31}\Z")
+TARGET = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?\Z")
+LISTEN = re.compile(r"^(\d{1,5}|[0-9.]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}|/[^\s]+)\Z")
 POSITIVE = (
     "forge_timeout",
     "forge_keepalive",
@@ -48,11 +47,19 @@ def wrong_types(values: dict[str, Any]) -> list[str]:
     said = []
     for name, value in values.items():
         spec = {key: options[name][key] for key in ("type", "elements", "choices") if key in options[name]}
-        if ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages:
+        if (
+            not is_collection(value, spec["type"])
+            or ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
+        ):
             kind = f"list of {spec['elements']}" if "elements" in spec else spec["type"]
             choices = f", one of {', '.join(map(str, spec['choices']))}" if "choices" in spec else ""
             said.append(f"{name} must be of type {kind}{choices}.")
     return said
+
+
+def is_collection(value: Any, kind: str) -> bool:
+    """Ansible's validator takes ``"a,b"`` for a list and ``"a=b"`` for a mapping; templates would not."""
+    return isinstance(value, {"list": list, "dict": dict}.get(kind, object))
 
 
 def wrong_values(values: dict[str, Any]) -> list[str]:

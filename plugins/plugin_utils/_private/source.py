@@ -62,22 +62,32 @@ def open_source(directory: str) -> Source:
 
 
 def git(directory: Path, *arguments: str) -> str:
-    """What git prints; empty when it fails, for example outside a work tree."""
+    """What git prints; empty when it fails, for example outside a work tree.
+
+    :raises BuildError: when git does not trust the work tree: without it, ignored files would be released.
+    """
     try:
         done = subprocess.run(
             ["git", "-C", str(directory), *arguments],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="surrogateescape", check=False,
         )  # fmt: skip
     except FileNotFoundError:
         return ""
+    if "dubious ownership" in done.stderr:
+        raise BuildError(
+            f"forge_source: {directory} belongs to another user, so git does not read it: build as that user, "
+            "or name it in git's safe.directory."
+        )
     return done.stdout if done.returncode == 0 else ""
 
 
 def belongs(relative: str) -> bool:
     parts = relative.split("/")
-    name = parts[-1]
     return not (
-        NEVER.intersection(parts) or name.startswith(NEVER_PREFIX) or name.endswith(NEVER_SUFFIX)
+        NEVER.intersection(parts)
+        or any(part.startswith(NEVER_PREFIX) for part in parts)
+        or parts[-1].endswith(NEVER_SUFFIX)
     )
 
 
@@ -116,7 +126,7 @@ def make_archive(source: Source, names: list[str]) -> bytes:
             entry = tarfile.TarInfo(name)
             if path.is_symlink():
                 target = os.readlink(path)
-                if not path.resolve().is_relative_to(source.directory):
+                if os.path.isabs(target) or not path.resolve().is_relative_to(source.directory):
                     raise BuildError(f"{path} is a link that leads out of the source ({target}).")
                 entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, target, 0o777
                 archive.addfile(entry)
@@ -128,7 +138,7 @@ def make_archive(source: Source, names: list[str]) -> bytes:
             except OSError as error:
                 raise BuildError(f"{path} cannot be read: {error.strerror}.") from None
             entry.size = len(content)
-            entry.mode = 0o755 if os.access(path, os.X_OK) else 0o644
+            entry.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
 

@@ -1,0 +1,31 @@
+# make demo | test | check | clean
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_FORCE_COLOR ?=
+LAB := tests/lab/lab
+
+.PHONY: help setup lab demo check test clean docs
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## install the tools into .venv
+	@tests/setup
+
+lab: setup ## install what the lab of systemd nodes needs
+	@$(LAB) setup
+
+demo: lab ## empty systemd nodes to a serving app, and a curl of it
+	@tests/demo
+
+check: setup ## lint and unit tests
+	@tests/check
+
+test: lab ## everything
+	@tests/all
+
+clean: ## remove every node, network, image and temporary file of ours
+	@[ ! -x $(LAB) ] || $(LAB) clean
+	@rm -rf build .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,51 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Checks the settings of an app where Ansible runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ..module_utils._private.environment import read_environment
+from ..plugin_utils._private.errors import BuildError
+from ..plugin_utils._private.lock import Index
+from ..plugin_utils._private.settings import check_settings
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module ``thecodeforge.fastapi.check_settings``."""
+
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        _valid, given = self.validate_argument_spec(
+            argument_spec={
+                "source": {"type": "str", "required": True},
+                "target": {"type": "str", "required": True},
+                "environment": {"type": "str", "required": True, "no_log": True},
+                "prefix": {"type": "str", "default": ""},
+                "cache": {"type": "str", "required": True},
+                "index_url": {"type": "str", "default": "", "no_log": True},
+                "ca_bundle": {"type": "str", "default": ""},
+            }
+        )
+        # The unit of a generation sets these two.
+        own = {given["prefix"] + name: "checked-on-the-controller" for name in ("RELEASE", "GENERATION")}
+        try:
+            problems, unchecked = check_settings(
+                source_directory=given["source"],
+                target=given["target"],
+                environment={**own, **read_environment(given["environment"])},
+                cache=Path(given["cache"]).expanduser(),
+                index=Index(given["index_url"], given["ca_bundle"]),
+            )
+        except BuildError as error:
+            raise AnsibleActionFail(str(error)) from None
+        if problems:
+            raise AnsibleActionFail(" ".join([*problems, "Set them in forge_environment. Nothing was changed."]))
+        return {**result, "changed": False, "unchecked": unchecked}

@@ -1,0 +1,89 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Does the app load with these settings? A script for the app's own Python: ``python app_check.py TARGET``.
+
+Prints one JSON object: ``problems``, sentences without any value of a setting, and ``settings``: are they what is
+wrong? Imports what Gunicorn will import, so it finds what Gunicorn would find.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+# pydantic's words for what only the host can answer.
+ABOUT_FILES = ("path_not_file", "path_not_directory", "path_exists")
+
+
+def load(target: str) -> list[str]:
+    """Problems of a target; none when it loads and can be called."""
+    module, _colon, attribute = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.replace("()", "").split("."):
+        if not hasattr(found, part):
+            return [f"{module} has no {part}, which the target {target} names."]
+        found = getattr(found, part)
+    if attribute.endswith("()"):
+        found = found()
+    return [] if callable(found) else [f"{target} is not an ASGI app: it cannot be called."]
+
+
+def of_settings(error: Any) -> list[str]:
+    """A sentence for each setting that pydantic refuses. Its input is never included."""
+    prefix = environment_prefix(str(getattr(error, "title", "")))
+    sentences = []
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        location = [str(part) for part in item["loc"]]
+        name = "__".join(location)
+        if name not in os.environ:
+            name = prefix + name.upper()
+        rule = "is missing" if item["type"] == "missing" else "is wrong: " + item["msg"][:1].lower() + item["msg"][1:]
+        on_host = " (on this machine)" if item["type"] in ABOUT_FILES else ""
+        sentences.append(f"{name or 'The settings'} {rule}{on_host}.")
+    return sentences
+
+
+def environment_prefix(title: str) -> str:
+    """``env_prefix`` of the settings class with that name."""
+    settings = sys.modules.get("pydantic_settings")
+    if settings is None:
+        return ""
+    waiting = list(settings.BaseSettings.__subclasses__())
+    while waiting:
+        found = waiting.pop()
+        if found.__name__ == title:
+            return str(found.model_config.get("env_prefix", "")).upper()
+        waiting += found.__subclasses__()
+    return ""
+
+
+def where(error: BaseException) -> str:
+    """File and line in which an error arose, the import machinery and this script left out."""
+    own = check.__code__.co_filename
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != own and f.filename[0] != "<"]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+def check(target: str) -> dict:
+    try:
+        return {"problems": load(target), "settings": False}
+    except SystemExit as error:
+        words = error.code if isinstance(error.code, str) else f"it exits with code {error.code}"
+        return {"problems": [f"{target} stops while it loads: {words}"], "settings": False}
+    except BaseException as error:
+        kind = type(error).__name__
+        if kind == "ValidationError" and hasattr(error, "errors"):
+            return {"problems": of_settings(error), "settings": True}
+        if kind == "SettingsError":
+            return {"problems": [f"{error}."], "settings": True}
+        return {"problems": [f"{target} does not load: {kind}: {error}{where(error)}."], "settings": False}
+
+
+if __name__ == "__main__":
+    sys.stdout, answer = sys.stderr, sys.stdout  # what the app prints must not mix with the answer
+    print("\n" + json.dumps(check(sys.argv[1])), file=answer, flush=True)
+    # An app may have started threads that would keep the process.
+    os._exit(0)

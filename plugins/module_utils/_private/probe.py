@@ -1,0 +1,67 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""HTTP over the private socket of a generation: health and smoke requests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+
+AGENT = "thecodeforge.fastapi"
+
+
+class PrivateConnection(http.client.HTTPConnection):
+    """An HTTP connection to a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def ask(
+    path: str, target: str, timeout: float, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """Status and text that a generation answers.
+
+    :param path: path of the private socket.
+    :param body: sent as it is when it is a string, as JSON otherwise.
+    :raises OSError, http.client.HTTPException: when there is no answer within ``timeout`` seconds.
+    """
+    sent = {"User-Agent": AGENT, "Connection": "close", **(headers or {})}
+    content = None
+    if body is not None:
+        content = (body if isinstance(body, str) else json.dumps(body)).encode()
+        if not isinstance(body, str):
+            sent.setdefault("Content-Type", "application/json")
+    connection = PrivateConnection(path, timeout)
+    try:
+        connection.request(method, target, body=content, headers=sent)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def smoke_problem(path: str, request: dict, timeout: float) -> str:
+    """Send one smoke request; what is wrong with the answer, empty when nothing is.
+
+    :param request: ``path``, and optionally ``method``, ``status``, ``body``, ``headers``, ``contains``.
+    """
+    method = str(request.get("method", "GET")).upper()
+    name = f"{method} {request['path']}"
+    try:
+        status, text = ask(path, request["path"], timeout, method, request.get("body"), request.get("headers"))
+    except (OSError, http.client.HTTPException) as error:
+        return f"{name} got no answer ({type(error).__name__})"
+    wanted = int(request.get("status", 200))
+    if status != wanted:
+        return f"{name} answered {status}, not {wanted}"
+    if str(request.get("contains", "")) not in text:
+        return f"{name} answered without {request['contains']!r}"
+    return ""

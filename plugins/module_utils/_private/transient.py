@@ -1,0 +1,85 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Run a command as the service of a generation would: same user, sandbox, environment, working directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+from . import systemd
+from .environment import read_environment
+from .layout import Layout
+from .masking import mask, secrets_of
+
+# Directives that make a service of the sandbox: a command that ends has none of them.
+NOT_FOR_A_COMMAND = (
+    "Type", "NotifyAccess", "Sockets", "Exec", "Restart", "Timeout", "KillMode", "RuntimeDirectory", "WatchdogSec",
+    "Standard", "SyslogIdentifier", "OOMPolicy",
+)  # fmt: skip
+
+
+class TransientError(Exception):
+    """One sentence for the user: what is wrong, where, what to do."""
+
+
+class Transient:
+    """Transient units of one staged generation.
+
+    :raises TransientError: when the generation is not staged on this host.
+    """
+
+    def __init__(self, layout: Layout, generation: str) -> None:
+        self.layout = layout
+        self.generation = generation
+        home = layout.generation(generation)
+        try:
+            with open(os.path.join(home, "units", layout.service(generation)), encoding="utf-8") as handle:
+                self.unit = handle.read()
+            with open(os.path.join(home, "environment"), encoding="utf-8") as handle:
+                self.secrets = secrets_of(read_environment(handle.read()))
+        except OSError as error:
+            raise TransientError(f"Generation {generation} is not staged on this host: {error.strerror}.") from None
+
+    def run(self, words: list[str], timeout: int, script: str | None = None) -> tuple[int, str, float]:
+        """Run a command and wait for it.
+
+        :param words: program and arguments; the program is found on the PATH of the unit.
+        :param timeout: seconds after which it is stopped.
+        :param script: text for its standard input.
+        :returns: exit code, output with the generation's secrets masked, seconds.
+        :raises TransientError: when it did not end in time.
+        """
+        name = f"{self.layout.app}-run-{self.generation}-{os.getpid()}"
+        command = ["systemd-run", "--unit", name, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
+        for directive in sandbox(self.unit, self.generation):
+            command += ["--property", directive]
+        command += ["--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *words]
+        started = time.monotonic()
+        try:
+            done = subprocess.run(
+                command, input=script or "", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                timeout=timeout + 30, text=True, errors="replace", check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            systemd.systemctl("kill", "--signal=SIGKILL", f"{name}.service")
+            raise TransientError(f"It did not end within {timeout} s and was stopped.") from None
+        seconds = round(time.monotonic() - started, 2)
+        if done.returncode != 0 and seconds >= timeout:
+            raise TransientError(f"It did not end within {timeout} s and was stopped.")
+        return done.returncode, mask(done.stdout, self.secrets), seconds
+
+
+def sandbox(unit: str, generation: str) -> list[str]:
+    """Directives of a service unit that shape where a process runs, as ``Name=value``.
+
+    ``%i`` is the instance only in the service itself, so it is replaced.
+    """
+    directives, inside = [], False
+    for line in unit.splitlines():
+        line = line.strip()
+        if line.startswith("["):
+            inside = line == "[Service]"
+        elif inside and "=" in line and not line.startswith(("#", ";", *NOT_FOR_A_COMMAND)):
+            directives.append(line.replace("%i", generation))
+    return directives

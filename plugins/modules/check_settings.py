@@ -1,0 +1,67 @@
+#!/usr/bin/python
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: check_settings
+short_description: Ask the app whether it accepts its settings, before any host is touched
+version_added: 1.0.0
+description:
+  - Loads the app on the controller, in an environment of its locked dependencies, with the settings it will get.
+    Settings that its pydantic-settings class refuses are named with the rule, and never with their value.
+  - Whatever else may keep the app from loading on the controller does not count. The hosts validate the release again.
+author: The Code Forge (@thecodeforge)
+options:
+  source:
+    description: Directory of the app's project.
+    type: str
+    required: true
+  target:
+    description: What Gunicorn loads.
+    type: str
+    required: true
+  environment:
+    description: Text of the environment file.
+    type: str
+    required: true
+  prefix:
+    description: Prefix of the app's settings.
+    type: str
+    default: ""
+  cache:
+    description: Directory on the controller that keeps the environment of dependencies.
+    type: str
+    required: true
+  index_url:
+    description: Package index; that of uv when empty.
+    type: str
+    default: ""
+  ca_bundle:
+    description: CA bundle for the package index; the system's when empty.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Check the settings
+  thecodeforge.fastapi.check_settings:
+    source: /home/me/shop
+    target: shop.main:app
+    environment: "FORGE_DEBUG=false\n"
+    cache: ~/.cache/thecodeforge.fastapi
+  run_once: true
+"""
+
+RETURN = r"""
+unchecked:
+  description: Why the settings could not be checked here; empty when they were.
+  returned: success
+  type: str
+"""

@@ -1,0 +1,130 @@
+#!/usr/bin/python
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: lock
+short_description: One deploy at a time per app
+version_added: 1.0.0
+description:
+  - A lock on one host that stands for the fleet. It says who holds it, why, since when and until when; it expires,
+    so that a controller that died does not hold it forever, and each chapter of a release refreshes it.
+  - Only its holder releases it. A lock of a controller process that is dead on the same machine is taken over.
+author: The Code Forge (@thecodeforge)
+options:
+  app:
+    description: Name of the app.
+    type: str
+    required: true
+  root:
+    description: Directory that holds the apps.
+    type: path
+    required: true
+  state:
+    description:
+      - V(held) takes or refreshes it, V(released) gives it back, V(broken) removes it whoever holds it.
+    type: str
+    default: held
+    choices: [held, released, broken]
+  reason:
+    description: Why it is taken, for whoever has to wait.
+    type: str
+    default: ""
+  seconds:
+    description: Seconds after which it expires unless refreshed.
+    type: int
+    default: 600
+  wait:
+    description: Seconds to wait for another holder.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    details: Takes no lock in check mode.
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Take the lock
+  thecodeforge.fastapi.lock:
+    app: forge
+    root: /srv
+    reason: deploy
+  run_once: true
+"""
+
+RETURN = r"""
+holder:
+  description: Who holds the lock now, with C(user), C(host), C(reason), C(since) and C(expires); empty when nobody does.
+  returned: always
+  type: dict
+"""
+
+import fcntl
+import json
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._private.layout import Layout, write_atomically
+
+
+def read(path: str) -> dict:
+    try:
+        with open(path, encoding="utf-8") as handle:
+            holder = json.load(handle)
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) and holder.get("expires", 0) > time.time() else {}
+
+
+def stamp(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "state": {"type": "str", "default": "held", "choices": ["held", "released", "broken"]},
+            "reason": {"type": "str", "default": ""},
+            "seconds": {"type": "int", "default": 600},
+            "wait": {"type": "int", "default": 60},
+            "_owner": {"type": "dict", "default": {}},
+            "_over": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    given, owner = module.params, module.params["_owner"]
+    home = Layout(given["root"], given["app"]).home
+    path = os.path.join(home, "lock.json")
+    if module.check_mode:
+        module.exit_json(changed=False, holder=read(path), refused=False)
+    os.umask(0o022)
+    os.makedirs(home, mode=0o755, exist_ok=True)
+    with open(os.path.join(home, ".lock"), "w", encoding="ascii") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        holder = read(path)
+        mine = holder.get("token") == owner.get("token")
+        if given["state"] == "held":
+            if holder and not mine and holder.get("token") != given["_over"]:
+                module.exit_json(changed=False, refused=True, holder=holder)
+            now = time.time()
+            since = holder["since"] if mine else stamp(now)
+            new = {**owner, "reason": given["reason"], "since": since, "expires": now + given["seconds"]}
+            write_atomically(path, (json.dumps(new) + "\n").encode(), 0o644)
+            module.exit_json(changed=not mine, refused=False, holder=new)
+        remove = bool(holder) and (mine or given["state"] == "broken")
+        if remove:
+            os.unlink(path)
+        module.exit_json(changed=remove, refused=False, holder={} if remove else holder)
+
+
+if __name__ == "__main__":
+    main()

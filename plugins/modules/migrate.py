@@ -1,0 +1,143 @@
+#!/usr/bin/python
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migrate
+short_description: Run migrations as the service of a generation would
+version_added: 1.0.0
+description:
+  - Runs commands, in order, in transient units with the user, sandbox, environment and working directory of a
+    staged generation. The live generation is not touched.
+  - Values of the generation's secrets are masked in what is shown.
+author: The Code Forge (@thecodeforge)
+options:
+  app:
+    description: Name of the app.
+    type: str
+    required: true
+  root:
+    description: Directory that holds the apps.
+    type: path
+    required: true
+  generation:
+    description: Id of a staged generation.
+    type: str
+    required: true
+  commands:
+    description: Commands with their arguments; programs of the layer are found by name. No shell reads them.
+    type: list
+    elements: str
+    default: []
+  version_command:
+    description: A command whose first word says which version the schema has; not run when empty.
+    type: str
+    default: ""
+  timeout:
+    description: Seconds after which a command is stopped.
+    type: int
+    default: 900
+attributes:
+  check_mode:
+    support: full
+    details: Says what would run; only the version is asked for.
+  diff_mode:
+    support: none
+  idempotent:
+    support: none
+    details: Runs the commands each time.
+"""
+
+EXAMPLES = r"""
+- name: Migrate
+  thecodeforge.fastapi.migrate:
+    app: forge
+    root: /srv
+    generation: 0123456789ab-01234567
+    commands: [alembic upgrade head]
+    version_command: alembic current
+  run_once: true
+"""
+
+RETURN = r"""
+lines:
+  description: The commands and what they printed, secrets masked.
+  returned: always
+  type: list
+  elements: str
+version:
+  description: Version of the schema after the commands; empty without a command that says it.
+  returned: always
+  type: str
+seconds:
+  description: Seconds it took.
+  returned: always
+  type: float
+"""
+
+import shlex
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._private.layout import Layout
+from ..module_utils._private.transient import Transient, TransientError
+
+STILL_SERVES = "What served before still serves."
+
+
+def words_of(command: str) -> list[str]:
+    """Words of a command.
+
+    :raises TransientError: when the quoting does not close, or there is no word.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise TransientError(f"it cannot be read: {str(error).lower()}.") from None
+    if not words:
+        raise TransientError("it is empty.")
+    return words
+
+
+def version_in(output: str) -> str:
+    """First word of the last line: alembic prints ``0001 (head)`` below its log."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    return lines[-1].split()[0] if lines else "none"
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "generation": {"type": "str", "required": True},
+            "commands": {"type": "list", "elements": "str", "default": []},
+            "version_command": {"type": "str", "default": ""},
+            "timeout": {"type": "int", "default": 900},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    result = {"changed": bool(given["commands"]), "lines": [], "version": "", "seconds": 0.0}
+    if module.check_mode:
+        result["lines"] = [f"would run: {command}" for command in given["commands"]]
+        module.exit_json(**result)
+    command = ""
+    try:
+        transient = Transient(Layout(given["root"], given["app"]), given["generation"])
+        for command in [*given["commands"], *filter(None, [given["version_command"]])]:
+            rc, output, seconds = transient.run(words_of(command), given["timeout"])
+            result["lines"] += [f"$ {command}", *output.splitlines()]
+            result["seconds"] = round(result["seconds"] + seconds, 2)
+            if rc:
+                raise TransientError(f"it failed with exit code {rc}; its output says why.")
+            if command == given["version_command"]:
+                result["version"] = version_in(output)
+    except TransientError as error:
+        where = f"{command!r}: " if command else ""
+        module.fail_json(msg=f"{where}{error} {STILL_SERVES}", **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Bad input: one clear sentence, no secret, and hosts that were not touched. Runs on virgin nodes."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import HOSTS, Fleet
+
+SECRET = "hunter2-hunter2-hunter2"
+
+
+@pytest.fixture(scope="module")
+def before(nodes: Fleet) -> dict[str, str]:
+    return {host: nodes.fingerprint(host) for host in (*HOSTS, "db")}
+
+
+CASES = {
+    "unknown variable": ({"forge_worker": 3}, "forge_worker is not a variable of this collection (did you mean forge_workers?)"),
+    "wrong type": ({"forge_workers": "many"}, "forge_workers must be of type int"),
+    "missing secret": (
+        {"forge_environment": {"DATABASE_URL": f"postgresql://forge:{SECRET}@db/forge"}},
+        "FORGE_SECRET_KEY is missing",
+    ),
+    "short secret": (
+        {"forge_environment": {"DATABASE_URL": "postgresql://forge@db/forge", "SECRET_KEY": SECRET}},
+        "FORGE_SECRET_KEY is wrong",
+    ),
+    "undefined secret": (
+        {"forge_environment": {"SECRET_KEY": "{{ vault_of_nobody }}", "DATABASE_URL": "postgresql://x@db/forge"}},
+        "forge_environment.SECRET_KEY cannot be worked out: 'vault_of_nobody' is undefined",
+    ),
+    "DSN without a name": (
+        {"forge_environment": {"DATABASE_URL": f"postgresql://forge:{SECRET}@db", "SECRET_KEY": SECRET}},
+        "FORGE_DATABASE_URL names no database",
+    ),
+    "DSN of another kind": (
+        {"forge_environment": {"DATABASE_URL": f"mysql://forge:{SECRET}@db/forge", "SECRET_KEY": SECRET * 2}},
+        "FORGE_DATABASE_URL is wrong",
+    ),
+    "no such source": ({"forge_source": "/nowhere/at/all"}, "forge_source: there is no directory /nowhere/at/all"),
+    "no such module": ({"forge_target": "thecodeforge.maim:app"}, "has no module thecodeforge.maim"),
+    "unsupported system": ({"forge_supported_systems": ["debian 11"]}, "but this collection supports debian 11"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_sentence_and_hosts_untouched(nodes: Fleet, before: dict[str, str], name: str) -> None:
+    extra, sentence = CASES[name]
+    run = nodes.play("site", check=False, **extra)
+    assert run.rc != 0
+    assert sentence in run.said()
+    assert SECRET not in run.output
+    assert {host: nodes.fingerprint(host) for host in (*HOSTS, "db")} == before
+
+
+def test_unreachable_host_stops_before_anything(nodes: Fleet, before: dict[str, str]) -> None:
+    nodes.lab("stop", "app13")
+    try:
+        run = nodes.play("site", check=False)
+    finally:
+        nodes.lab("start", "app13")
+    assert run.rc != 0
+    assert "app13" in run.output
+    assert {host: nodes.fingerprint(host) for host in ("app12", "db")} == {host: before[host] for host in ("app12", "db")}

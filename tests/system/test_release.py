@@ -1,0 +1,140 @@
+"""New code, new settings, migrations."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import HOSTS, REPOSITORY, Fleet
+
+
+def change(source: Path, text: str) -> None:
+    (source / "src" / "thecodeforge" / "changed.py").write_text(f"CHANGED = {text!r}\n")
+
+
+def test_code_only_change_reuses_the_layer_and_ships_kilobytes(fleet: Fleet, source: Path) -> None:
+    before = {host: fleet.live(host) for host in HOSTS}
+    layers = {host: fleet.on(host, "ls /srv/forge/layers") for host in HOSTS}
+    change(source, "code only")
+    run = fleet.play("deploy", flags=("-v",))
+    sent = [int(number) for number in re.findall(r"sent_bytes: (\d+)", run.output)]
+    assert sent
+    assert all(0 < number < 300_000 for number in sent), sent
+    for host in HOSTS:
+        assert fleet.on(host, "ls /srv/forge/layers") == layers[host]
+        assert fleet.live(host) != before[host]
+        assert fleet.get(host, "/version").json()["generation"] == fleet.live(host)
+
+
+def test_changed_setting_is_a_new_generation_of_the_same_release(fleet: Fleet) -> None:
+    before = fleet.live("app12")
+    try:
+        fleet.play("deploy", forge_keepalive=76)
+        after = fleet.live("app12")
+        assert after != before
+        assert after.split("-")[0] == before.split("-")[0]
+    finally:
+        fleet.play("deploy")
+    assert fleet.live("app12") == before
+
+
+@pytest.fixture
+def counter(fleet: Fleet) -> str:
+    """A migration that leaves a row each time it runs."""
+    return (
+        "python -c \"import os, psycopg; c = psycopg.connect(os.environ['FORGE_DATABASE_URL']); "
+        "c.execute('create table if not exists migration_runs (at timestamptz default now())'); "
+        "c.execute('insert into migration_runs default values'); c.commit()\""
+    )
+
+
+def runs(fleet: Fleet) -> int:
+    return int(fleet.on("db", "runuser -u postgres -- psql -At forge -c 'select count(*) from migration_runs'"))
+
+
+def test_migrations_run_once_for_the_fleet(fleet: Fleet, source: Path, counter: str) -> None:
+    change(source, "migrates once")
+    fleet.play("deploy", forge_migrations=["alembic upgrade head", counter])
+    first = runs(fleet)
+    change(source, "migrates once more")
+    fleet.play("deploy", forge_migrations=["alembic upgrade head", counter])
+    assert runs(fleet) == first + 1
+    fleet.play("deploy", forge_migrations=["alembic upgrade head", counter])
+    assert runs(fleet) == first + 1, "nothing was released, so nothing is migrated"
+
+
+def test_failed_migration_stops_everything(fleet: Fleet, source: Path) -> None:
+    before = {host: fleet.live(host) for host in HOSTS}
+    change(source, "never serves")
+    run = fleet.play("deploy", check=False, forge_migrations=["python -c \"raise SystemExit('half way')\""])
+    assert run.rc != 0
+    assert "half way" in run.output
+    assert "What served before still serves" in run.said()
+    assert {host: fleet.live(host) for host in HOSTS} == before
+    for host in HOSTS:
+        assert fleet.get(host, "/version").json()["generation"] == before[host]
+        assert fleet.on(host, "systemctl list-units --plain --no-legend 'forge@*.service' | wc -l") == "1"
+
+
+def test_candidate_that_cannot_start_never_serves(fleet: Fleet, source: Path) -> None:
+    before = fleet.live("app12")
+    change(source, "dies")
+    path = source / "src" / "thecodeforge" / "changed.py"
+    main = source / "src" / "thecodeforge" / "main.py"
+    kept = main.read_text()
+    main.write_text(kept + "\n\nfrom thecodeforge import nothing_like_that\n")
+    try:
+        run = fleet.play("deploy", check=False)
+    finally:
+        main.write_text(kept)
+        path.unlink()
+    assert run.rc != 0
+    assert "does not load: ImportError" in run.said()
+    assert fleet.live("app12") == before
+    assert fleet.get("app12", "/version").json()["generation"] == before
+
+
+def test_interrupted_stage_heals(fleet: Fleet, source: Path) -> None:
+    """A layer without its record, and rubbish of an upload that was cut, as after a power cut."""
+    fleet.on("app12", "rm /srv/forge/layers/*/.complete && mkdir /srv/forge/layers/.incoming-x && rm -r /srv/forge/layers/*/lib*")
+    change(source, "after the power cut")
+    fleet.play("deploy")
+    assert fleet.on("app12", "ls -A /srv/forge/layers | grep -c incoming", check=False) == "0"
+    assert fleet.get("app12", "/version").json()["generation"] == fleet.live("app12")
+
+
+def test_from_galaxys_artifact(fleet: Fleet, tmp_path: Path) -> None:
+    """Built, installed into an empty path, run by name from a directory with only an inventory."""
+    import os
+    import shutil
+    import subprocess
+
+    def run(*command: str, cwd: Path = tmp_path, **environment: str) -> str:
+        done = subprocess.run(
+            command, cwd=cwd, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done.stdout
+
+    run("ansible-galaxy", "collection", "build", "--output-path", str(tmp_path), cwd=REPOSITORY)
+    artifact = next(tmp_path.glob("thecodeforge-fastapi-*.tar.gz"))
+    installed = tmp_path / "collections"
+    run("ansible-galaxy", "collection", "install", str(artifact), "--no-deps", "-p", str(installed))
+    shipped = {path.name for path in (installed / "ansible_collections/thecodeforge/fastapi").iterdir()}
+    assert {"roles", "plugins", "playbooks", "meta", "README.md", "LICENSE"} <= shipped
+    assert not {"app", "tests", "molecule", "build", ".venv"} & shipped
+
+    inventory = tmp_path / "project" / "inventory"
+    shutil.copytree(REPOSITORY / "inventories" / "lab", inventory)
+    nodes = inventory / "nodes.py"
+    nodes.unlink()
+    nodes.write_text(f"#!/bin/sh\nexec {REPOSITORY}/inventories/lab/nodes.py \"$@\"\n")
+    nodes.chmod(0o755)
+    output = run(
+        "ansible-playbook", "-i", str(inventory), "thecodeforge.fastapi.site",
+        "-e", f"forge_source={fleet.variables['forge_source']}",
+        cwd=inventory.parent, ANSIBLE_COLLECTIONS_PATH=str(installed), ANSIBLE_PIPELINING="1", FORGE_LAB_SET="system",
+    )  # fmt: skip
+    assert "app12" in output
+    assert str(REPOSITORY / "build") not in output

@@ -1,0 +1,62 @@
+"""What serves survives: reboots, dead workers, a dead master, drift by hand."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import HOSTS, Fleet
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_second_run_changes_nothing(fleet: Fleet, host: str) -> None:
+    run = fleet.play("site")
+    assert run.changed(host) == 0
+    assert run.changed("db") == 0
+
+
+def test_node_that_loses_power_serves_the_same_generation(fleet: Fleet) -> None:
+    before = fleet.live("app12")
+    fleet.lab("kill", "app12")
+    fleet.lab("start", "app12")
+    answer = fleet.until(lambda: fleet.get("app12", "/version").json(), what="serving after the boot")
+    assert answer["generation"] == before
+
+
+@pytest.mark.parametrize("signal", ["KILL", "SEGV"])
+def test_dead_worker_is_replaced_and_the_master_serves_on(fleet: Fleet, signal: str) -> None:
+    master, workers = fleet.master("app12"), fleet.workers("app12")
+    fleet.on("app12", f"kill -{signal} {workers[0]}")
+    fleet.until(lambda: workers[0] not in fleet.workers("app12") and len(fleet.workers("app12")) == len(workers))
+    assert fleet.master("app12") == master
+    assert fleet.get("app12", "/healthz").status_code == 200
+
+
+def test_dead_master_comes_back(fleet: Fleet) -> None:
+    master, before = fleet.master("app12"), fleet.live("app12")
+    fleet.on("app12", f"kill -KILL {master}")
+    fleet.until(lambda: fleet.master("app12") not in (0, master))
+    assert fleet.until(lambda: fleet.get("app12", "/version").json(), what="serving again")["generation"] == before
+
+
+def test_worker_in_an_endless_loop_is_replaced(fleet: Fleet) -> None:
+    fleet.play("deploy", limit="app12", forge_timeout=6)
+    try:
+        master, workers = fleet.master("app12"), set(fleet.workers("app12"))
+        with pytest.raises(Exception, match="timed out|disconnected|reset"):
+            fleet.get("app12", "/misbehave/loop", timeout=3)
+        fleet.until(lambda: len(set(fleet.workers("app12")) & workers) == len(workers) - 1, 40, "replacing the worker")
+        assert fleet.master("app12") == master
+        assert fleet.get("app12", "/healthz").status_code == 200
+    finally:
+        fleet.play("deploy", limit="app12")
+
+
+def test_edited_unit_and_settings_are_mended(fleet: Fleet) -> None:
+    live = fleet.live("app12")
+    fleet.on("app12", f"echo '# by hand' >> /etc/systemd/system/forge@{live}.service")
+    fleet.on("app12", f"chmod 0644 /srv/forge/generations/{live}/environment")
+    fleet.on("app12", "echo 'x = 1' >> $(find /srv/forge/releases -name main.py | head -1)")
+    assert fleet.play("deploy").changed("app12") > 0
+    assert "by hand" not in fleet.on("app12", f"cat /etc/systemd/system/forge@{live}.service")
+    assert fleet.on("app12", f"stat -c %a /srv/forge/generations/{live}/environment") == "640"
+    assert fleet.on("app12", "tail -1 $(find /srv/forge/releases -name main.py | head -1)") != "x = 1"
+    assert fleet.play("deploy").changed("app12") == 0
