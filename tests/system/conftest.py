@@ -87,7 +87,7 @@ class Fleet:
         return self.lab("exec", node, "--", "sh", "-c", script, check=check).strip()
 
     def address(self, node: str) -> str:
-        return next(each["address"] for each in json.loads(self.lab("list", "--json"))["nodes"] if each["node"] == node)
+        return next(each["address"] for each in json.loads(self.lab("list", "--json"))["nodes"] if each["name"] == node)
 
     def url(self, node: str, path: str) -> str:
         return f"http://{self.address(node)}:8000{path}"
@@ -129,8 +129,9 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def nodes() -> Iterator[Fleet]:
-    """Virgin nodes."""
-    subprocess.run([str(LAB), "clean", "--set", SET], check=True, capture_output=True)
+    """Virgin nodes; with FORGE_KEEP_NODES those of the last run, and they stay."""
+    if not os.environ.get("FORGE_KEEP_NODES"):
+        subprocess.run([str(LAB), "clean", "--set", SET], check=True, capture_output=True)
     subprocess.run([str(LAB), "up", "--set", SET, *NODES], check=True)
     yield Fleet()
     if not os.environ.get("FORGE_KEEP_NODES"):

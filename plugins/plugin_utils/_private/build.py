@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -39,7 +40,7 @@ def build(
     archive = make_archive(source, names)
     release = digest(archive, exported.encode())[:ID_LENGTH]
     made: list[str] = []
-    code = keep(cache / "releases" / f"{release}.tar", archive, made)
+    code = keep(cache / "releases" / f"{release}.tar.gz", gzip.compress(archive, mtime=0), made)
     hosts = {}
     for platform in platforms:
         artifact = build_layer(exported, platform, cache, index, made)

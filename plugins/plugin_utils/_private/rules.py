@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,20 @@ POSITIVE = (
     "forge_keepalive",
     "forge_drain_seconds",
     "forge_health_deadline",
+    "forge_health_passes",
+    "forge_lock_seconds",
     "forge_migrations_timeout",
     "forge_worker_memory_mb",
 )
-NOT_NEGATIVE = ("forge_workers", "forge_memory_max_mb", "forge_worker_connections", "forge_database_connections")
+NOT_NEGATIVE = (
+    "forge_database_connections",
+    "forge_keep",
+    "forge_lock_wait",
+    "forge_memory_max_mb",
+    "forge_watch_seconds",
+    "forge_worker_connections",
+    "forge_workers",
+)
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +59,7 @@ def wrong_types(values: dict[str, Any]) -> list[str]:
     for name, value in values.items():
         spec = {key: options[name][key] for key in ("type", "elements", "choices") if key in options[name]}
         if (
-            not is_collection(value, spec["type"])
+            not has_shape(value, spec["type"])
             or ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
         ):
             kind = f"list of {spec['elements']}" if "elements" in spec else spec["type"]
@@ -57,9 +68,9 @@ def wrong_types(values: dict[str, Any]) -> list[str]:
     return said
 
 
-def is_collection(value: Any, kind: str) -> bool:
-    """Ansible's validator takes ``"a,b"`` for a list and ``"a=b"`` for a mapping; templates would not."""
-    return isinstance(value, {"list": list, "dict": dict}.get(kind, object))
+def has_shape(value: Any, kind: str) -> bool:
+    """Ansible's validator takes ``"a,b"`` for a list, ``"a=b"`` for a mapping and nothing for anything; templates do not."""
+    return value is not None and isinstance(value, {"list": list, "dict": dict}.get(kind, object))
 
 
 def wrong_values(values: dict[str, Any]) -> list[str]:
@@ -82,7 +93,20 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     said += [f"{name} must not be negative." for name in NOT_NEGATIVE if int(values.get(name, 0)) < 0]
     if not str(values.get("forge_health_path", "/")).startswith("/"):
         said.append("forge_health_path must start with a slash.")
+    if not all(str(request.get("path", "")).startswith("/") for request in values.get("forge_smoke", [])):
+        said.append("forge_smoke: each request must have a path that starts with a slash.")
+    smoke_command = [values["forge_smoke_command"]] if values.get("forge_smoke_command") else []
+    for name, commands in (("forge_migrations", values.get("forge_migrations", [])), ("forge_smoke_command", smoke_command)):
+        said += [f"{name}: {command!r} is no command: {why}." for command in commands if (why := command_problem(command))]
     return said
+
+
+def command_problem(command: str) -> str:
+    """Why a command has no words; empty when it has."""
+    try:
+        return "" if shlex.split(command) else "it is empty"
+    except ValueError as error:
+        return str(error).lower()
 
 
 def wrong_settings(settings: dict[str, Any], prefix: str) -> list[str]:
@@ -109,7 +133,7 @@ def database_url_problem(value: Any) -> str:
         _port = url.port
     except ValueError:
         return "is not a URL (is a character in the password not escaped, or the port not a number?)"
-    if not re.match(r"^[a-z][a-z0-9+.-]*$", url.scheme) or "://" not in value:
+    if not url.scheme or "://" not in value:
         return "is not a URL: it must start with a scheme, such as postgresql://"
     if not url.scheme.startswith("sqlite") and not url.path.strip("/"):
         return "names no database: it must end in /name"

@@ -1,0 +1,19 @@
+"""Lets tests import the collection's plugins under the names that Ansible gives them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def pytest_configure() -> None:
+    tree = REPOSITORY / "build" / "collections" / "ansible_collections" / "thecodeforge"
+    tree.mkdir(parents=True, exist_ok=True)
+    link = tree / "fastapi"
+    if not link.exists():
+        link.symlink_to(os.path.relpath(REPOSITORY, tree))
+    _AnsibleCollectionFinder(paths=[str(REPOSITORY / "build" / "collections")])._install()

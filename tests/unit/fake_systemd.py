@@ -1,0 +1,116 @@
+"""systemd as the modules see it, in memory. Tests of the real one are in tests/system."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
+
+
+class FakeSystemd:
+    """Units and their states. Workers of a generation are public while ``current`` names it, as the real ones are."""
+
+    def __init__(self, layout: Layout, workers: int = 2) -> None:
+        self.layout = layout
+        self.workers = workers
+        self.active: set[str] = set()
+        self.enabled: set[str] = set()
+        self.calls: list[tuple[str, ...]] = []
+        self.dies_at_start: set[str] = set()
+        self.never_public: set[str] = set()
+        self.listens: list[str] = []
+        self.wrote: list[str] = []
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("systemctl", "properties", "is_enabled", "instances", "journal"):
+            monkeypatch.setattr(systemd, name, getattr(self, name))
+
+    def systemctl(self, verb: str, *words: str, timeout: float = 120) -> str:
+        self.calls.append((verb, *words))
+        units = [word for word in words if not word.startswith("-")]
+        if verb == "start":
+            if f"{self.layout.app}.service" in set(units) - self.active:  # starts what current names
+                live = self.layout.live()
+                units += [self.layout.service(live), self.layout.socket(live)]
+            self.active |= set(units) - self.dies_at_start
+        elif verb == "stop":
+            self.active -= set(units)
+            shared = {f"{self.layout.app}.service", f"{self.layout.app}.socket"}
+            if shared & set(units):  # PartOf
+                self.active = {unit for unit in self.active if not unit.startswith(f"{self.layout.app}@")}
+        elif verb == "enable":
+            self.enabled |= set(units)
+        elif verb == "show":
+            return "".join(f"Listen={address} (Stream)\n" for address in self.listens)
+        self.tick()
+        return ""
+
+    def tick(self) -> None:
+        """Workers look at ``current`` and say what they do."""
+        for generation in self.instances(self.layout.app):
+            states = Path(self.layout.worker_states(generation))
+            states.mkdir(parents=True, exist_ok=True)
+            public = generation == self.layout.live() and generation not in self.never_public
+            for number in range(self.workers):
+                (states / str(100 + number)).write_text("public\n" if public else "standby\n")
+
+    def properties(self, unit: str, *_names: str) -> dict[str, str]:
+        self.tick()
+        state = "active" if unit in self.active else "failed" if unit in self.dies_at_start else "inactive"
+        sub = "auto-restart" if unit in self.dies_at_start else "running"
+        return {"ActiveState": state, "SubState": sub, "NRestarts": "0", "Job": "0", "ExecMainStatus": "3"}
+
+    def is_enabled(self, unit: str) -> bool:
+        return unit in self.enabled
+
+    def instances(self, app: str) -> list[str]:
+        return sorted(
+            unit[len(app) + 1 : -len(".service")]
+            for unit in self.active
+            if unit.startswith(f"{app}@") and unit.endswith(".service")
+        )
+
+    def journal(self, _unit: str, _since: float, _lines: int = 30) -> list[str]:
+        return self.wrote
+
+
+def quick(monkeypatch: pytest.MonkeyPatch, module: ModuleType, fake: FakeSystemd) -> None:
+    """A second passes with every pause."""
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += max(1.0, seconds)
+        fake.tick()
+
+    def monotonic() -> float:
+        clock[0] += 0.001
+        return clock[0]
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    monkeypatch.setattr(module.time, "monotonic", monotonic)
+
+
+def stage(layout: Layout, generation: str, **record: object) -> None:
+    """Put a staged generation where the modules look."""
+    home = Path(layout.generation(generation))
+    (home / "units").mkdir(parents=True)
+    (home / "environment").write_text('FORGE_SECRET_KEY="hunter22-hunter22"\n')
+    (home / "units" / layout.service(generation)).write_text(f"# {generation}\n")
+    (home / "units" / f"{layout.app}.socket").write_text("[Socket]\nListenStream=0.0.0.0:8000\n")
+    release = generation.partition("-")[0]
+    known = {"generation": generation, "release": release, "layer": f"{release}-py3.11", "workers": 2, "state": "validated"}
+    Path(layout.record(generation)).write_text(json.dumps({**known, **record}))
+    os.makedirs(layout.release(release), exist_ok=True)
+    os.makedirs(layout.layer(f"{release}-py3.11"), exist_ok=True)
+    os.makedirs(layout.units, exist_ok=True)
+
+
+def point(layout: Layout, generation: str) -> None:
+    if os.path.lexists(layout.current):
+        os.unlink(layout.current)
+    os.symlink(f"generations/{generation}", layout.current)

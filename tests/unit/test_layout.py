@@ -1,0 +1,107 @@
+"""Paths on a host, and files that are never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import (
+    GENERATION_ID,
+    Layout,
+    write_atomically,
+)
+
+ID = "0123456789ab-01234567"
+
+
+@pytest.fixture
+def owners(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Whom files were given to; without root nobody may give a file away."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda descriptor, uid, gid: given.append((uid, gid)))
+    return given
+
+
+def test_file_is_replaced_with_mode_and_owner(tmp_path: Path, owners: list[tuple[int, int]]) -> None:
+    path = tmp_path / "environment"
+    path.write_text("old")
+    write_atomically(str(path), b"new", 0o640, 0, 7)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert owners == [(0, 7)]
+    assert os.listdir(tmp_path) == ["environment"]
+
+
+@pytest.mark.parametrize("fails", ["fchown", "fsync", "rename"])
+def test_file_is_old_or_new_whatever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owners: list[tuple[int, int]], fails: str
+) -> None:
+    path = tmp_path / "environment"
+    path.write_text("old")
+
+    def fail(*_arguments: object) -> None:
+        assert path.read_text() == "old"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, fails, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(str(path), b"new", 0o640)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["environment"]
+
+
+def test_nobody_reads_a_secret_before_its_mode_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owners: list[tuple[int, int]]
+) -> None:
+    seen = []
+    chmod = os.fchmod
+
+    def look(descriptor: int, mode: int) -> None:
+        seen.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        chmod(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", look)
+    old = os.umask(0)
+    try:
+        write_atomically(str(tmp_path / "environment"), b"s3cret", 0o640)
+    finally:
+        os.umask(old)
+    assert seen == [0o600]
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path: Path, owners: list[tuple[int, int]]) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    path = tmp_path / "environment"
+    (tmp_path / f"environment.{os.getpid()}.tmp").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        write_atomically(str(path), b"new", 0o640)
+    assert victim.read_text() == "mine"
+
+
+def test_live_is_what_current_names(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path), "forge")
+    assert layout.live() == ""
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "current").symlink_to(f"generations/{ID}")
+    assert layout.live() == ID
+
+
+@pytest.mark.parametrize(("text", "record"), [('{"a": 1}', {"a": 1}), ('{"a": ', {}), ("[]", {}), (None, {}), ("", {})])
+def test_half_made_record_is_none(tmp_path: Path, text: str | None, record: dict[str, int]) -> None:
+    layout = Layout(str(tmp_path), "forge")
+    if text is not None:
+        path = Path(layout.record(ID))
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert layout.read_record(ID) == record
+    assert json.dumps(layout.read_record("ffffffffffff-ffffffff")) == "{}"
+
+
+@pytest.mark.parametrize("name", ["", "../../../etc", ID + "\n", ID.upper(), "0123456789ab", ID + "0", f" {ID}"])
+def test_what_is_no_id_of_a_generation(name: str) -> None:
+    assert GENERATION_ID.match(ID)
+    assert not GENERATION_ID.match(name)

@@ -1,0 +1,75 @@
+"""Secrets of an environment do not get into what is shown."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.masking import (
+    MASK,
+    SHORTEST_SECRET,
+    mask,
+    secrets_of,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+passwords = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=SHORTEST_SECRET, max_size=30)
+
+
+@given(passwords)
+def test_password_of_a_url_is_masked_as_written_and_as_meant(password: str) -> None:
+    encoded = quote(password, safe="")
+    secrets = secrets_of({"FORGE_DATABASE_URL": f"postgresql://user:{encoded}@db.example.org:5432/name"})
+    for shown in (password, encoded, f"postgresql+asyncpg://user:{encoded}@other/name"):
+        hidden = mask(f"<connecting with {shown} failed>", secrets)
+        assert password not in hidden.replace(MASK, "")
+        assert MASK in hidden
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SECRET_KEY",
+        "db_password",
+        "Passwd",
+        "API_TOKEN",
+        "SENTRY_DSN",
+        "AWS_CREDENTIALS",
+        "PRIVATE_PEM",
+        "SALT",
+        "OAUTH",
+    ],
+)
+def test_value_with_the_name_of_a_secret_is_masked(name: str) -> None:
+    assert mask("is it hunter22?", secrets_of({name: "hunter22"})) == f"is it {MASK}?"
+
+
+def test_value_with_another_name_is_shown() -> None:
+    environment = {"LOG_LEVEL": "warning", "HOMEPAGE": "https://example.org/path", "BROKEN": "http://[::1"}
+    assert secrets_of(environment) == []
+
+
+@pytest.mark.parametrize("value", ["1", "true", "8000", "short"])
+def test_short_value_is_left_alone(value: str) -> None:
+    assert secrets_of({"SECRET_KEY": value}) == []
+
+
+def test_secret_that_contains_another_is_masked_whole() -> None:
+    secrets = secrets_of({"A_TOKEN": "abcdefgh", "B_TOKEN": "xx-abcdefgh-yy"})
+    assert mask("xx-abcdefgh-yy, abcdefgh", secrets) == f"{MASK}, {MASK}"
+
+
+def test_every_line_of_a_secret_is_masked_alone() -> None:
+    key = "-----BEGIN KEY-----\n  bGluZS1vbmU=\n  bGluZS10d28=\n-----END KEY-----\n"
+    shown = mask("bGluZS10d28= and " + key, secrets_of({"PRIVATE_KEY": key}))
+    assert "bGluZS" not in shown
+
+
+@given(
+    st.dictionaries(st.sampled_from(["A_KEY", "B_TOKEN", "C_PASSWORD"]), passwords, max_size=3), st.text(max_size=20)
+)
+def test_no_secret_is_left_in_a_text(environment: dict[str, str], around: str) -> None:
+    secrets = secrets_of(environment)
+    shown = mask(around + " ".join(environment.values()) + around, secrets)
+    assert not [secret for secret in environment.values() if secret in shown and secret not in MASK]

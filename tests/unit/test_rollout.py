@@ -1,0 +1,374 @@
+"""The way of a candidate into service, and the way back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.masking import MASK
+from ansible_collections.thecodeforge.fastapi.plugins.modules import rollout as module
+from ansible_collections.thecodeforge.fastapi.plugins.modules.rollout import Rollout, RolloutError
+from fake_systemd import FakeSystemd, point, quick, stage
+
+OLD, NEW, STRAY = "aaaaaaaaaaaa-00000000", "bbbbbbbbbbbb-00000000", "cccccccccccc-00000000"
+PUBLIC = ("forge.service", "forge.socket")
+
+
+class Host:
+    """A host on which OLD serves and NEW is staged."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.layout = Layout(str(tmp_path / "srv"), "forge", str(tmp_path / "units"), str(tmp_path / "run"))
+        monkeypatch.setattr(module, "Layout", lambda *_arguments: self.layout)
+        monkeypatch.setattr(layout_module.os, "fchown", lambda *_arguments: None)
+        self.systemd = FakeSystemd(self.layout)
+        self.systemd.install(monkeypatch)
+        self.systemd.listens = ["0.0.0.0:8000"]
+        quick(monkeypatch, module, self.systemd)
+        self.answers: dict[str, list[int]] = {}
+        self.smoke = ""
+        monkeypatch.setattr(module, "ask", self.ask)
+        monkeypatch.setattr(module, "smoke_problem", lambda *_arguments: self.smoke)
+        for generation in (OLD, NEW):
+            stage(self.layout, generation)
+        self.serve(OLD)
+
+    def serve(self, generation: str) -> None:
+        point(self.layout, generation)
+        self.systemd.active = {*PUBLIC, self.layout.service(generation), self.layout.socket(generation)}
+        self.systemd.enabled = set(PUBLIC)
+
+    def ask(self, socket: str, _path: str, _timeout: float) -> tuple[int, str]:
+        """Answers of a generation in turn, the last one for ever; 200 unless told."""
+        generation = os.path.basename(socket).removesuffix(".sock")
+        if generation not in self.systemd.instances("forge"):
+            raise ConnectionRefusedError
+        waiting = self.answers.get(generation, [200])
+        status = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if status == 0:
+            raise TimeoutError
+        return status, ""
+
+    def rollout(self, generation: str = NEW, **params: Any) -> Rollout:
+        given = {
+            "app": "forge",
+            "root": str(Path(self.layout.home).parent),
+            "generation": generation,
+            "health_path": "/healthz",
+            "health_status": 200,
+            "health_passes": 1,
+            "health_deadline": 30,
+            "smoke": [],
+            "smoke_command": "",
+            "watch_seconds": 10,
+            "drain_seconds": 20,
+            "keep": 5,
+        }
+        return Rollout({**given, **params})
+
+    @property
+    def running(self) -> list[str]:
+        return self.systemd.instances("forge")
+
+    def stopped(self) -> list[str]:
+        """Units in the order in which they were stopped."""
+        return [unit for verb, *units in self.systemd.calls if verb == "stop" for unit in units]
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+def test_candidate_starts_beside_what_serves(host: Host) -> None:
+    host.rollout().start_candidate()
+    assert host.running == [OLD, NEW]
+    assert host.layout.live() == OLD
+    assert host.stopped() == []
+    starts = [call[-1] for call in host.systemd.calls if call[0] == "start"]
+    assert starts == [host.layout.socket(NEW), host.layout.service(NEW)]
+
+
+def test_candidate_must_pass_as_often_in_a_row_as_asked(host: Host) -> None:
+    host.answers[NEW] = [503, 200, 503, 200, 200, 200]
+    host.rollout(health_passes=3).start_candidate()
+    assert host.answers[NEW] == [200]
+
+
+@pytest.mark.parametrize(
+    ("answers", "seen"),
+    [([500], "GET /healthz answered 500, not 200"), ([0], "it did not answer"), ([500, 0], "it did not answer")],
+)
+def test_candidate_that_is_not_healthy_is_stopped(host: Host, answers: list[int], seen: str) -> None:
+    host.answers[NEW] = answers
+    host.systemd.wrote = ["starting", "key is hunter22-hunter22"]
+    with pytest.raises(RolloutError) as caught:
+        host.rollout().start_candidate()
+    assert str(caught.value) == f"Candidate {NEW} was not healthy within 30 s: {seen}."
+    assert caught.value.journal == ["starting", f"key is {MASK}"]
+    assert host.running == [OLD]
+    assert host.layout.live() == OLD
+    # The socket first, or a late probe would start the service again; and never the public one.
+    assert host.stopped() == [host.layout.socket(NEW), host.layout.service(NEW)]
+
+
+def test_candidate_that_exits_is_not_waited_for(host: Host) -> None:
+    host.systemd.dies_at_start.add(host.layout.service(NEW))
+    with pytest.raises(RolloutError, match=rf"Generation {NEW} exited \(status 3\): its journal says why"):
+        host.rollout(health_deadline=100000).start_candidate()
+    assert host.running == [OLD]
+    assert PUBLIC[1] not in host.stopped()
+
+
+def test_first_candidate_ever_that_fails_takes_the_public_socket_with_it(host: Host) -> None:
+    os.unlink(host.layout.current)
+    host.systemd.active = {"forge.socket"}
+    host.answers[NEW] = [500]
+    with pytest.raises(RolloutError):
+        host.rollout().start_candidate()
+    assert host.systemd.active == set()
+
+
+@pytest.mark.parametrize("kind", ["request", "command"])
+def test_candidate_that_fails_a_smoke_test_is_stopped(
+    host: Host, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    asked = []
+
+    class FakeTransient:
+        def __init__(self, *_arguments: object) -> None:
+            pass
+
+        def run(self, words: list[str], _timeout: int) -> tuple[int, str, float]:
+            asked.append(words)
+            return 1, "checking\nno stock\n", 0.1
+
+    monkeypatch.setattr(module, "Transient", FakeTransient)
+    if kind == "request":
+        host.smoke = "GET /orders answered 500, not 200"
+        options: dict[str, Any] = {"smoke": [{"path": "/orders"}]}
+        sentence = f"Candidate {NEW} failed a smoke test: GET /orders answered 500, not 200."
+    else:
+        options = {"smoke_command": "check 'a b'"}
+        sentence = f"""Candidate {NEW} failed the smoke test "check 'a b'" with exit code 1: no stock"""
+    with pytest.raises(RolloutError) as caught:
+        host.rollout(**options).start_candidate()
+    assert str(caught.value) == sentence
+    assert host.running == [OLD]
+    assert asked == ([[f"FORGE_SOCKET={host.layout.private_socket(NEW)}", "check", "a b"]] if kind == "command" else [])
+
+
+def test_what_a_killed_rollout_left_behind_is_stopped(host: Host) -> None:
+    host.systemd.active |= {host.layout.service(STRAY), host.layout.socket(STRAY)}
+    host.rollout().start_candidate()
+    assert host.running == [OLD, NEW]
+    assert host.stopped() == [host.layout.socket(STRAY), host.layout.service(STRAY)]
+
+
+def test_switch_stops_the_old_generation_after_the_new_one_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = host.rollout()
+    rollout.start_candidate()
+    states = Path(host.layout.worker_states(NEW))
+    seen = []
+
+    def stop(generation: str) -> None:
+        seen.append((generation, host.layout.live(), {file.read_text() for file in states.iterdir()}))
+        Rollout.stop(rollout, generation)
+
+    monkeypatch.setattr(rollout, "stop", stop)
+    rollout.switch()
+    assert seen == [(OLD, NEW, {"public\n"})]
+    assert host.running == [NEW]
+    assert host.layout.live() == NEW
+    assert os.readlink(host.layout.current) == f"generations/{NEW}"
+    assert set(PUBLIC) <= host.systemd.active & host.systemd.enabled
+    assert "forge.socket" not in host.stopped()
+
+
+def test_first_switch_holds_the_app_at_boot(host: Host) -> None:
+    os.unlink(host.layout.current)
+    host.systemd.active, host.systemd.enabled, host.systemd.listens = set(), set(), []
+    rollout = host.rollout()
+    rollout.start_candidate()
+    rollout.switch()
+    assert set(PUBLIC) <= host.systemd.active & host.systemd.enabled
+    assert host.layout.live() == NEW
+
+
+def test_new_generation_that_takes_no_public_request_is_taken_back(host: Host) -> None:
+    host.systemd.never_public.add(NEW)
+    host.systemd.wrote = ["hunter22-hunter22"]
+    rollout = host.rollout()
+    rollout.start_candidate()
+    with pytest.raises(RolloutError) as caught:
+        rollout.switch()
+    assert str(caught.value) == (
+        f"After the switch 0 of 2 workers of {NEW} accepted public requests within 30 s. The host went back to {OLD}."
+    )
+    assert caught.value.journal == [MASK]
+    assert host.layout.live() == OLD
+    assert host.running == [OLD]
+    assert host.layout.service(OLD) not in host.stopped()
+
+
+def test_new_generation_that_turns_sick_while_it_is_watched_is_taken_back(host: Host) -> None:
+    rollout = host.rollout()
+    rollout.start_candidate()
+    host.answers[NEW] = [200, 503, 200, 503]
+    with pytest.raises(RolloutError, match=rf"was healthy, and then GET /healthz answered 503.* went back to {OLD}\.$"):
+        rollout.switch()
+    assert host.layout.live() == OLD
+    assert host.running == [OLD]
+
+
+def test_one_failed_probe_while_the_machine_is_busy_is_no_reason_to_go_back(host: Host) -> None:
+    rollout = host.rollout()
+    rollout.start_candidate()
+    host.answers[NEW] = [503, 503, 200, 503, 503, 200]
+    rollout.switch()
+    assert host.layout.live() == NEW
+
+
+def test_way_back_that_fails_too_says_both(host: Host) -> None:
+    host.systemd.never_public |= {NEW, OLD}
+    rollout = host.rollout()
+    rollout.start_candidate()
+    with pytest.raises(RolloutError, match=rf"workers of {NEW} accepted.* Going back to {OLD} failed too: After the switch"):
+        rollout.switch()
+
+
+def test_first_generation_that_fails_after_its_switch_leaves_nothing_live(host: Host) -> None:
+    os.unlink(host.layout.current)
+    host.systemd.active = {"forge.socket"}
+    host.systemd.never_public.add(NEW)
+    rollout = host.rollout()
+    rollout.start_candidate()
+    with pytest.raises(RolloutError, match="0 of 2 workers"):
+        rollout.switch()
+    assert host.layout.live() == ""
+    assert host.running == []
+
+
+def test_another_address_restarts_the_public_socket(host: Host) -> None:
+    host.systemd.listens = ["0.0.0.0:9000"]
+    rollout = host.rollout()
+    rollout.start_candidate()
+
+    rollout.switch()
+    assert "forge.socket" in host.stopped()
+    assert host.running == [NEW]
+
+
+def test_switch_to_what_is_live_stops_what_runs_beside_it(host: Host) -> None:
+    host.systemd.active |= {host.layout.service(STRAY), host.layout.socket(STRAY)}
+    assert host.rollout(OLD).switch() == 0.0
+    assert host.running == [OLD]
+    assert host.layout.service(OLD) not in host.stopped()
+
+
+def test_current_is_never_absent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def look(source: str, target: str) -> None:
+        assert host.layout.live() == OLD
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", look)
+    host.rollout().point_current(NEW)
+    assert host.layout.live() == NEW
+    assert sorted(os.listdir(host.layout.home)) == ["current", "generations", "layers", "releases"]
+
+
+# -- what is kept, and what happened -----------------------------------------------------------------
+
+
+def generation(number: int) -> str:
+    return f"{number:012x}-00000000"
+
+
+@pytest.fixture
+def kept(host: Host) -> Generations:
+    """Eight generations that served one after the other; the last is live."""
+    generations = Generations(host.layout)
+    for number in range(8):
+        stage(host.layout, generation(number), state="good")
+        generations.note(action="deploy", result="switched", to=generation(number))
+    for name in (OLD, NEW):
+        generations.set_state(name, "bad", reason="it exited")
+    host.serve(generation(7))
+    return generations
+
+
+def test_prune_keeps_the_latest_that_served_and_removes_what_nothing_uses(host: Host, kept: Generations) -> None:
+    (Path(host.layout.units) / host.layout.service(generation(0))).write_text("")
+    removed = kept.prune(3)
+    assert removed == sorted([OLD, NEW, *(generation(number) for number in range(5))])
+    left = [generation(number) for number in (5, 6, 7)]
+    assert sorted(kept.all()) == left
+    assert sorted(os.listdir(host.layout.releases)) == [name[:12] for name in left]
+    assert sorted(os.listdir(host.layout.layers)) == [f"{name[:12]}-py3.11" for name in left]
+    assert host.layout.service(generation(0)) not in os.listdir(host.layout.units)
+    assert len(kept.ledger()) == 8
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_prune_never_takes_what_serves_or_what_a_rollback_goes_to(host: Host, kept: Generations, keep: int) -> None:
+    host.serve(generation(2))
+    kept.note(action="rollback", result="switched", to=generation(2))
+    host.systemd.active.add(host.layout.service(generation(4)))
+    kept.prune(keep)
+    assert sorted(kept.all()) == [generation(number) for number in (2, 4, 7)]
+
+
+def test_release_and_layer_that_are_still_shared_stay(host: Host, kept: Generations) -> None:
+    shared = {"release": "000000000000", "layer": "000000000000-py3.11"}
+    kept.set_state(generation(7), "good", **shared)
+    kept.prune(1)
+    assert generation(0) not in kept.all()
+    assert "000000000000" in os.listdir(host.layout.releases)
+    assert "000000000000-py3.11" in os.listdir(host.layout.layers)
+
+
+def test_rollback_goes_to_the_good_one_that_served_before(host: Host, kept: Generations) -> None:
+    assert kept.to_go_back_to() == generation(6)
+    kept.set_state(generation(6), "left")
+    assert kept.to_go_back_to() == generation(5)
+    kept.set_state(generation(5), "bad", reason="it exited")
+    assert kept.to_go_back_to() == generation(4)
+
+
+def test_order_is_that_of_the_ledger_and_not_of_file_times(host: Host, kept: Generations) -> None:
+    kept.note(action="deploy", result="switched", to=generation(1))
+    os.utime(host.layout.record(generation(0)))
+    host.serve(generation(1))
+    assert kept.served("good")[:3] == [generation(1), generation(7), generation(6)]
+    assert kept.live_since() != ""
+    kept.note(action="deploy", result="failed", to=generation(2))
+    assert kept.to_go_back_to() == generation(7)
+
+
+def test_line_that_a_power_cut_left_in_the_ledger_is_passed_over(host: Host, kept: Generations) -> None:
+    with open(host.layout.ledger, "a") as ledger:
+        ledger.write('{"time": "2026\n[1]\n\n')
+    kept.note(action="deploy", result="switched", to=NEW)
+    entries = kept.ledger()
+    assert len(entries) == 9
+    assert entries[-1]["to"] == NEW
+
+
+def test_reason_goes_when_a_generation_is_no_longer_bad(kept: Generations) -> None:
+    kept.set_state(NEW, "validated")
+    assert "reason" not in kept.all()[NEW]
+    assert kept.all()[OLD]["reason"] == "it exited"
+
+
+def test_half_made_generation_is_none(host: Host, kept: Generations) -> None:
+    Path(host.layout.record(OLD)).write_text('{"state": ')
+    os.makedirs(host.layout.generation("not-an-id"))
+    assert OLD not in kept.all()
+    assert "not-an-id" not in kept.all()

@@ -1,0 +1,141 @@
+"""Commands that run as the service would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.masking import MASK
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import (
+    Transient,
+    TransientError,
+    sandbox,
+)
+from ansible_collections.thecodeforge.fastapi.plugins.modules.migrate import version_in, words_of
+
+ID = "0123456789ab-01234567"
+UNIT = """\
+# A comment with A=b
+[Unit]
+Description=forge: generation %i
+After=network-online.target
+[Service]
+Type=notify
+NotifyAccess=main
+Sockets=forge.socket forge@%i.socket
+User=forge
+; Group=commented
+WorkingDirectory=/srv/forge/releases/0123456789ab
+ExecStart=/x/bin/python -m gunicorn
+ExecReload=/bin/kill
+Environment=PATH=/x/bin:/usr/bin:/bin A=%i
+EnvironmentFile=/srv/forge/generations/%i/environment
+RuntimeDirectory=forge/%i
+RuntimeDirectoryMode=0755
+Restart=always
+RestartSec=1
+KillMode=mixed
+TimeoutStartSec=90
+TimeoutStopSec=35
+OOMPolicy=continue
+ProtectSystem=strict
+RestrictAddressFamilies=AF_UNIX AF_INET
+SystemCallFilter=@system-service
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def test_sandbox_is_the_services_without_what_makes_it_a_service() -> None:
+    assert sandbox(UNIT, ID) == [
+        "User=forge",
+        "WorkingDirectory=/srv/forge/releases/0123456789ab",
+        f"Environment=PATH=/x/bin:/usr/bin:/bin A={ID}",
+        f"EnvironmentFile=/srv/forge/generations/{ID}/environment",
+        "ProtectSystem=strict",
+        "RestrictAddressFamilies=AF_UNIX AF_INET",
+        "SystemCallFilter=@system-service",
+    ]
+
+
+FAKE = """\
+#!/bin/sh
+# systemd-run, without systemd: notes its options, then runs what comes after them.
+while [ "$1" != -- ]; do echo "$1" >>"$NOTES"; shift; done
+shift
+exec "$@"
+"""
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    program = tmp_path / "bin" / "systemd-run"
+    program.parent.mkdir()
+    program.write_text(FAKE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    made = Layout(str(tmp_path / "srv"), "forge")
+    home = Path(made.generation(ID))
+    (home / "units").mkdir(parents=True)
+    (home / "units" / made.service(ID)).write_text(UNIT)
+    (home / "environment").write_text('FORGE_SECRET_KEY="hunter22-hunter22"\n')
+    return made
+
+
+def test_command_runs_in_the_sandbox_and_its_output_is_masked(layout: Layout, tmp_path: Path) -> None:
+    rc, output, seconds = Transient(layout, ID).run(["sh", "-c", "echo key hunter22-hunter22; echo err >&2; exit 3"], 5)
+    assert (rc, output) == (3, f"key {MASK}\nerr\n")
+    assert 0 <= seconds < 5
+    notes = (tmp_path / "notes").read_text().splitlines()
+    assert [notes[n + 1] for n, note in enumerate(notes) if note == "--property"] == [*sandbox(UNIT, ID), "RuntimeMaxSec=5"]
+    assert {"--wait", "--pipe", "--collect"} <= set(notes)
+
+
+def test_script_comes_on_the_standard_input(layout: Layout) -> None:
+    assert Transient(layout, ID).run(["sh", "-s", "x"], 5, "echo got $1") == (0, "got x\n", pytest.approx(1, abs=1))
+    assert Transient(layout, ID).run(["cat"], 5)[1] == ""
+
+
+def test_command_that_does_not_end_is_stopped_and_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd ends it after RuntimeMaxSec, which comes back as a failure."""
+    with pytest.raises(TransientError, match="did not end within 0 s and was stopped"):
+        Transient(layout, ID).run(["false"], 0)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(systemd, "systemctl", lambda *words: asked.append(words))
+    with pytest.raises(TransientError, match="did not end within -30 s"):
+        Transient(layout, ID).run(["sleep", "5"], -30)
+    assert asked[0][:2] == ("kill", "--signal=SIGKILL")
+
+
+def test_generation_that_is_not_staged_is_said(layout: Layout) -> None:
+    with pytest.raises(TransientError, match="Generation ffffffffffff-ffffffff is not staged on this host"):
+        Transient(layout, "ffffffffffff-ffffffff")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("alembic upgrade head", ["alembic", "upgrade", "head"]),
+        ("app 'a b' \"c;d\" $HOME", ["app", "a b", "c;d", "$HOME"]),
+    ],
+)
+def test_words_of_a_command(command: str, words: list[str]) -> None:
+    assert words_of(command) == words
+
+
+@pytest.mark.parametrize("command", ["", "   ", "app 'unclosed"])
+def test_command_that_is_none(command: str) -> None:
+    with pytest.raises(TransientError, match=r"^it (is empty|cannot be read: no closing quotation)\.$"):
+        words_of(command)
+
+
+@pytest.mark.parametrize(
+    ("output", "version"),
+    [("INFO context\n0001_users (head)\n", "0001_users"), ("", "none"), ("\n \n", "none"), ("abc\n\n", "abc")],
+)
+def test_version_of_the_schema(output: str, version: str) -> None:
+    assert version_in(output) == version
