@@ -4,12 +4,11 @@ One process at a time: the advisory lock makes a second one wait, and then find 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import psycopg
 from alembic import context
-from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from pydantic import ValidationError
 from sqlalchemy import Connection, NullPool, create_engine, text
@@ -37,7 +36,7 @@ def in_one_sentence() -> Iterator[None]:
             raise CommandError(
                 "A table that a migration changes was in use for too long. That migration was undone; try again."
             ) from None
-        raise CommandError(f"The database does not answer: {error.orig}") from None
+        raise CommandError(f"The database does not answer, or gave up: {error.orig}") from None
 
 
 def take_lock(connection: Connection) -> None:
@@ -54,10 +53,9 @@ def take_lock(connection: Connection) -> None:
     connection.commit()
 
 
-def refuse_newer_schema(connection: Connection) -> None:
+def refuse_newer_schema(applied: Iterable[str]) -> None:
     """Alembic would say that it cannot locate a revision; say what happened."""
-    unknown = set(MigrationContext.configure(connection).get_current_heads()) - Schema.read().known
-    connection.rollback()
+    unknown = set(applied) - Schema.read().known
     if unknown:
         raise CommandError(
             f"The database is ahead of this code, which has no migration {', '.join(sorted(unknown))}. "
@@ -75,14 +73,16 @@ def run_online() -> None:
     )
     with engine.connect() as connection:
         take_lock(connection)
-        refuse_newer_schema(connection)
         context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+        refuse_newer_schema(context.get_context().get_current_heads())
+        connection.rollback()  # each migration has a transaction of its own
         with context.begin_transaction():
             context.run_migrations()
 
 
 logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-logging.getLogger("alembic").setLevel(logging.INFO)
+logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
+logging.getLogger("alembic.util.messaging").setLevel(logging.CRITICAL)  # the command line prints its errors itself
 
 if context.is_offline_mode():  # alembic upgrade head --sql: prints SQL, needs no database
     context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)

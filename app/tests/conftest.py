@@ -16,12 +16,11 @@ SECRET_KEY = "never-to-be-shown-" + "k" * 20
 
 
 @contextmanager
-def new_database(server: Server, name: str, template: str = "template1") -> Iterator[str]:
+def new_database(server: Server, name: str) -> Iterator[str]:
     """A database for as long as the block lasts. Databases of a test run that was killed are replaced."""
     server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    server.execute(f"CREATE DATABASE {name}")
     yield name
-    server.start()  # as a test may have left it
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -41,7 +40,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def cluster(server: Server) -> Cluster:
-    """A server that a test may stop or freeze: it is started again before the test's database is dropped."""
+    """A server that a test may stop or freeze: it is started again before the next test."""
     if not isinstance(server, Cluster):
         pytest.skip("The server of FORGE_TEST_DATABASE_URL is not ours to stop.")
     return server
@@ -49,7 +48,7 @@ def cluster(server: Server) -> Cluster:
 
 @pytest.fixture(scope="session")
 def migrated(server: Server) -> Iterator[str]:
-    """A database with the newest schema, which others are copied from."""
+    """A database with the newest schema."""
     with new_database(server, "forge_tests_migrated") as name:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FORGE_DATABASE_URL", server.url(name))
@@ -87,9 +86,13 @@ def empty_database(server: Server, use: Callable[[str], None]) -> Iterator[str]:
 
 @pytest.fixture
 def database(server: Server, migrated: str, use: Callable[[str], None]) -> Iterator[str]:
-    with new_database(server, "forge_tests", migrated) as name:
-        use(name)
-        yield name
+    """A database with the newest schema and no parts."""
+    use(migrated)
+    [version] = server.execute("SELECT version_num FROM alembic_version", migrated)
+    yield migrated
+    server.start()  # as a test may have left it
+    server.execute("TRUNCATE parts RESTART IDENTITY", migrated)
+    server.execute(f"UPDATE alembic_version SET version_num = '{version[0]}'", migrated)
 
 
 @pytest.fixture
@@ -116,9 +119,14 @@ def alembic() -> Config:
 
 
 @pytest.fixture
-def client_without_database(monkeypatch: pytest.MonkeyPatch, new_client: Callable[[], TestClient]) -> TestClient:
+def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings for what needs none, which is quicker."""
     monkeypatch.setenv("FORGE_DATABASE_URL", "postgresql://forge@127.0.0.1:1/forge")
     monkeypatch.setenv("FORGE_SECRET_KEY", SECRET_KEY)
+
+
+@pytest.fixture
+def client_without_database(no_database: None, new_client: Callable[[], TestClient]) -> TestClient:
     return new_client()
 
 

@@ -15,6 +15,7 @@ import httpx2 as httpx
 
 UVICORN = ["uvicorn", "--no-access-log"]
 GUNICORN = ["gunicorn", "--worker-class=uvicorn_worker.UvicornWorker", "--workers=2", "--no-control-socket"]
+GUNICORN += ["--keep-alive=60"]  # so that a client stays with one worker
 
 
 class Serving:

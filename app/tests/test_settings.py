@@ -126,7 +126,7 @@ def test_the_example_is_valid(tmp_path: Path) -> None:
     assert load_settings().debug is True
 
 
-@pytest.mark.parametrize("command", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
+@pytest.mark.parametrize("command", [UVICORN, [*GUNICORN, "--workers=1"]], ids=["uvicorn", "gunicorn"])
 def test_a_server_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]) -> None:
     set_all(monkeypatch, FORGE_DATABASE_URL=f"mysql://u:{HIDDEN}@h/d", FORGE_SECRET_KEY=HIDDEN)
     server = Serving(command, tmp_path)

@@ -27,6 +27,7 @@ class ActionModule(ActionBase):
             argument_spec={
                 "source": {"type": "str", "required": True},
                 "target": {"type": "str", "required": True},
+                "release": {"type": "str", "required": True},
                 "environment": {"type": "str", "required": True, "no_log": True},
                 "prefix": {"type": "str", "default": ""},
                 "cache": {"type": "str", "required": True},
@@ -40,6 +41,7 @@ class ActionModule(ActionBase):
             problems, unchecked = check_settings(
                 source_directory=given["source"],
                 target=given["target"],
+                release=given["release"],
                 environment={**own, **read_environment(given["environment"])},
                 cache=Path(given["cache"]).expanduser(),
                 index=Index(given["index_url"], given["ca_bundle"]),

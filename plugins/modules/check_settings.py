@@ -20,6 +20,10 @@ options:
     description: What Gunicorn loads.
     type: str
     required: true
+  release:
+    description: Id of the release; settings that it has accepted once are not asked for again.
+    type: str
+    required: true
   environment:
     description: Text of the environment file.
     type: str
@@ -54,6 +58,7 @@ EXAMPLES = r"""
   thecodeforge.fastapi.check_settings:
     source: /home/me/shop
     target: shop.main:app
+    release: 0123456789ab
     environment: "FORGE_DEBUG=false\n"
     cache: ~/.cache/thecodeforge.fastapi
   run_once: true

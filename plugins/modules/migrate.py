@@ -76,6 +76,7 @@ seconds:
 """
 
 import shlex
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -118,7 +119,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    result = {"changed": bool(given["commands"]), "lines": [], "version": "", "seconds": 0.0}
+    result: dict[str, Any] = {"changed": bool(given["commands"]), "lines": [], "version": "", "seconds": 0.0}
     if module.check_mode:
         result["lines"] = [f"would run: {command}" for command in given["commands"]]
         module.exit_json(**result)

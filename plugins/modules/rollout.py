@@ -321,7 +321,8 @@ class Rollout:
             switched_in = time.monotonic() - flipped
             self.hold_at_boot()
             self.stop_others()
-            self.watch(flipped + self.given["watch_seconds"])
+            if before:
+                self.watch(flipped + self.given["watch_seconds"])
         except RolloutError as error:
             error.journal = self.journal()
             self.go_back(before, error)

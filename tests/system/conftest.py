@@ -53,22 +53,38 @@ class Fleet:
 
     variables: dict[str, Any] = field(default_factory=dict)
 
-    def play(self, playbook: str = "site", check: bool = True, limit: str = "", flags: tuple[str, ...] = (), **extra: Any) -> Run:
+    def play(
+        self, playbook: str = "site", check: bool = True, limit: str = "", flags: tuple[str, ...] = (), **extra: Any
+    ) -> Run:
         """Run a playbook of the collection as a user does.
 
         :param check: fail the test when the playbook fails.
         :param extra: variables, on top of those of the fleet.
         """
-        command = ["ansible-playbook", "-i", str(REPOSITORY / "inventories" / "lab"), f"playbooks/{playbook}.yml", *flags]
+        command = [
+            "ansible-playbook",
+            "-i",
+            str(REPOSITORY / "inventories" / "lab"),
+            f"playbooks/{playbook}.yml",
+            *flags,
+        ]
         command += ["--extra-vars", json.dumps({**self.variables, **extra})]
         if limit:
             command += ["--limit", limit]
         environment = {**os.environ, "FORGE_LAB_SET": SET, "ANSIBLE_NOCOLOR": "1"}
         began = time.monotonic()
         done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+            command,
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         run = Run(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
+        (REPOSITORY / "build" / "logs").mkdir(parents=True, exist_ok=True)
+        (REPOSITORY / "build" / "logs" / "last-play.log").write_text(f"$ {' '.join(command)}\n{run.output}")
         assert "no hosts matched" not in run.output
         if check:
             assert run.rc == 0, run.output[-6000:]
@@ -76,7 +92,11 @@ class Fleet:
 
     def lab(self, verb: str, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
-            [str(LAB), verb, "--set", SET, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+            [str(LAB), verb, "--set", SET, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
@@ -151,6 +171,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fleet(nodes: Fleet, source: Path) -> Fleet:
     """Nodes that serve the app."""
-    nodes.variables = {"forge_source": str(source)}
+    nodes.variables = {"forge_source": str(source), "forge_watch_seconds": 1}
     nodes.play("site")
     return nodes

@@ -1,5 +1,3 @@
-
-
 # Added by the tests of the collection.
 @app.get("/misbehave/loop")
 async def misbehave_loop() -> None:

@@ -37,11 +37,20 @@ class Typed(BaseSettings):
     table: dict[str, Any]
 
 
-def test_values_arrive_as_they_were(fleet: Fleet, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_values_arrive_as_they_were(
+    fleet: Fleet, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     seed = int(os.environ.get("FORGE_TEST_SEED", random.randrange(10**6)))
     print(f"seed {seed}")  # shown when the test fails; FORGE_TEST_SEED repeats it
     strings = HOSTILE + random_strings(150, seed)
-    typed = {"FLAG": True, "OFF": False, "NUMBER": -7, "RATIO": 0.25, "NAMES": ["a,b", 'c"d'], "TABLE": {"k": [1, None]}}
+    typed = {
+        "FLAG": True,
+        "OFF": False,
+        "NUMBER": -7,
+        "RATIO": 0.25,
+        "NAMES": ["a,b", 'c"d'],
+        "TABLE": {"k": [1, None]},
+    }
     settings = {f"T{index}": value for index, value in enumerate(strings)}
     base = {
         "DATABASE_URL": "{{ forge_database_url }}",
@@ -61,7 +70,10 @@ def test_values_arrive_as_they_were(fleet: Fleet, request: pytest.FixtureRequest
     assert (read.names, read.table) == (["a,b", 'c"d'], {"k": [1, None]})
     assert "BEGIN KEY" not in run.output
     assert "日本語" not in run.output
-    assert fleet.on("app12", f"stat -c '%a %U %G' /srv/forge/generations/{fleet.live('app12')}/environment") == "640 root forge"
+    assert (
+        fleet.on("app12", f"stat -c '%a %U %G' /srv/forge/generations/{fleet.live('app12')}/environment")
+        == "640 root forge"
+    )
 
 
 class Unsafe(str):

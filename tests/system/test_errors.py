@@ -14,7 +14,10 @@ def before(nodes: Fleet) -> dict[str, str]:
 
 
 CASES = {
-    "unknown variable": ({"forge_worker": 3}, "forge_worker is not a variable of this collection (did you mean forge_workers?)"),
+    "unknown variable": (
+        {"forge_worker": 3},
+        "forge_worker is not a variable of this collection (did you mean forge_workers?)",
+    ),
     "wrong type": ({"forge_workers": "many"}, "forge_workers must be of type int"),
     "missing secret": (
         {"forge_environment": {"DATABASE_URL": f"postgresql://forge:{SECRET}@db/forge"}},
@@ -60,4 +63,6 @@ def test_unreachable_host_stops_before_anything(nodes: Fleet, before: dict[str, 
         nodes.lab("start", "app13")
     assert run.rc != 0
     assert "app13" in run.output
-    assert {host: nodes.fingerprint(host) for host in ("app12", "db")} == {host: before[host] for host in ("app12", "db")}
+    assert {host: nodes.fingerprint(host) for host in ("app12", "db")} == {
+        host: before[host] for host in ("app12", "db")
+    }

@@ -103,7 +103,13 @@ def stage(layout: Layout, generation: str, **record: object) -> None:
     (home / "units" / layout.service(generation)).write_text(f"# {generation}\n")
     (home / "units" / f"{layout.app}.socket").write_text("[Socket]\nListenStream=0.0.0.0:8000\n")
     release = generation.partition("-")[0]
-    known = {"generation": generation, "release": release, "layer": f"{release}-py3.11", "workers": 2, "state": "validated"}
+    known = {
+        "generation": generation,
+        "release": release,
+        "layer": f"{release}-py3.11",
+        "workers": 2,
+        "state": "validated",
+    }
     Path(layout.record(generation)).write_text(json.dumps({**known, **record}))
     os.makedirs(layout.release(release), exist_ok=True)
     os.makedirs(layout.layer(f"{release}-py3.11"), exist_ok=True)

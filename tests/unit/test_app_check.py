@@ -48,7 +48,7 @@ def check(tmp_path: Path, target: str, environment: dict[str, str], **modules: s
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout)
 
 
 PLAIN = """
@@ -88,7 +88,12 @@ def test_app_that_prints_while_it_loads_does_not_garble_the_answer(tmp_path: Pat
 
 
 def test_every_setting_that_is_refused_is_named_with_the_rule(tmp_path: Path) -> None:
-    environment = {"FORGE_POOL__SIZE": SECRET, "FORGE_MODE": SECRET, "FORGE_CERTIFICATE": "/none", "FORGE_SECRET_KEY": SECRET}
+    environment = {
+        "FORGE_POOL__SIZE": SECRET,
+        "FORGE_MODE": SECRET,
+        "FORGE_CERTIFICATE": "/none",
+        "FORGE_SECRET_KEY": SECRET,
+    }
     said = check(tmp_path, "shop:app", environment, shop=SETTINGS)
     assert said["settings"]
     assert sorted(said["problems"]) == [
@@ -115,7 +120,11 @@ def test_setting_that_is_no_json_is_named(tmp_path: Path) -> None:
     [
         ("shop:ap", PLAIN, "shop has no ap, which the target shop:ap names."),
         ("shop:number", PLAIN, "shop:number is not an ASGI app: it cannot be called."),
-        ("shop:app", "import nothing_there", "shop:app does not load: ModuleNotFoundError: No module named 'nothing_there' ("),
+        (
+            "shop:app",
+            "import nothing_there",
+            "shop:app does not load: ModuleNotFoundError: No module named 'nothing_there' (",
+        ),
         ("shop:app", "\n1/0\n", "shop:app does not load: ZeroDivisionError: division by zero ("),
         ("shop:app", "app = (", "shop:app does not load: SyntaxError: "),
         ("shop:app", "raise SystemExit(3)", "shop:app stops while it loads: it exits with code 3"),

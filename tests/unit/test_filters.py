@@ -174,7 +174,12 @@ def test_report_says_where_it_serves(listen: str, variables: dict[str, str], add
     assert url(report_host(__forge_listen=[listen], **variables)) == address
 
 
-LIVE, OLD, OLDER, BAD = ("cccccccccccc-00000000", "bbbbbbbbbbbb-00000000", "aaaaaaaaaaaa-00000000", "eeeeeeeeeeee-00000000")
+LIVE, OLD, OLDER, BAD = (
+    "cccccccccccc-00000000",
+    "bbbbbbbbbbbb-00000000",
+    "aaaaaaaaaaaa-00000000",
+    "eeeeeeeeeeee-00000000",
+)
 
 
 def status(**changes: Any) -> dict[str, Any]:

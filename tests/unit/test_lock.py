@@ -80,7 +80,9 @@ def test_tags_are_those_that_the_hosts_libc_can_load_best_first() -> None:
     tags = BOOKWORM.tags()
     assert tags[0] == "manylinux_2_36_x86_64"
     assert "manylinux_2_37_x86_64" not in tags
-    assert tags.index("manylinux_2_28_x86_64") < tags.index("manylinux_2_17_x86_64") < tags.index("manylinux2014_x86_64")
+    assert (
+        tags.index("manylinux_2_28_x86_64") < tags.index("manylinux_2_17_x86_64") < tags.index("manylinux2014_x86_64")
+    )
     assert tags[-1] == "linux_x86_64"
     assert all(tag.endswith("_aarch64") for tag in TRIXIE.tags())
 
@@ -158,7 +160,9 @@ def test_words_of_pip_become_a_sentence(words: str, sentence: str) -> None:
 def test_credentials_of_an_index_travel_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere")
     environment = Index("https://u:s3cret@index.example.org/simple", "/etc/ca.pem").environment()
-    assert environment["PIP_INDEX_URL"] == environment["UV_DEFAULT_INDEX"] == "https://u:s3cret@index.example.org/simple"
+    assert (
+        environment["PIP_INDEX_URL"] == environment["UV_DEFAULT_INDEX"] == "https://u:s3cret@index.example.org/simple"
+    )
     assert environment["PIP_CERT"] == environment["SSL_CERT_FILE"] == "/etc/ca.pem"
     assert environment["UV_PYTHON_DOWNLOADS"] == "never"
     assert "VIRTUAL_ENV" not in environment

@@ -99,7 +99,11 @@ def test_right_inventory_passes_also_in_check_mode(tmp_path: Path) -> None:
         secret=SECRET,
         forge_target="shop.main:app",
         forge_listen=["8000"],
-        forge_environment={"SECRET_KEY": "{{ secret }}", "DATABASE_URL": "postgresql://shop:{{ secret }}@db/shop", "TAGS": [1]},
+        forge_environment={
+            "SECRET_KEY": "{{ secret }}",
+            "DATABASE_URL": "postgresql://shop:{{ secret }}@db/shop",
+            "TAGS": [1],
+        },
     )
     assert rc == 0, output
     assert "changed=0" in output

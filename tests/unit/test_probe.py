@@ -70,7 +70,12 @@ def test_status_and_text_of_an_answer(server: str) -> None:
 
 @pytest.mark.parametrize(
     ("body", "sent", "kind"),
-    [({"a": 1}, '{"a": 1}', "application/json"), ([], "[]", "application/json"), ("a=1", "a=1", None), (None, "", None)],
+    [
+        ({"a": 1}, '{"a": 1}', "application/json"),
+        ([], "[]", "application/json"),
+        ("a=1", "a=1", None),
+        (None, "", None),
+    ],
 )
 def test_body_is_json_unless_it_is_text(server: str, body: object, sent: str, kind: str | None) -> None:
     said = json.loads(ask(server, "/orders", 5, "POST", body, {"X-Tenant": "t"})[1])

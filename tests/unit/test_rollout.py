@@ -95,9 +95,9 @@ def test_candidate_starts_beside_what_serves(host: Host) -> None:
 
 
 def test_candidate_must_pass_as_often_in_a_row_as_asked(host: Host) -> None:
-    host.answers[NEW] = [503, 200, 503, 200, 200, 200]
+    host.answers[NEW] = [503, 200, 503, 200, 200, 200, 418]
     host.rollout(health_passes=3).start_candidate()
-    assert host.answers[NEW] == [200]
+    assert host.answers[NEW] == [418]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,7 @@ def test_first_candidate_ever_that_fails_takes_the_public_socket_with_it(host: H
 
 
 @pytest.mark.parametrize("kind", ["request", "command"])
-def test_candidate_that_fails_a_smoke_test_is_stopped(
-    host: Host, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_candidate_that_fails_a_smoke_test_is_stopped(host: Host, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     asked = []
 
     class FakeTransient:
@@ -238,7 +236,9 @@ def test_way_back_that_fails_too_says_both(host: Host) -> None:
     host.systemd.never_public |= {NEW, OLD}
     rollout = host.rollout()
     rollout.start_candidate()
-    with pytest.raises(RolloutError, match=rf"workers of {NEW} accepted.* Going back to {OLD} failed too: After the switch"):
+    with pytest.raises(
+        RolloutError, match=rf"workers of {NEW} accepted.* Going back to {OLD} failed too: After the switch"
+    ):
         rollout.switch()
 
 

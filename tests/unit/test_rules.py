@@ -67,7 +67,9 @@ def test_right_types_pass(values: dict[str, Any]) -> None:
     assert wrong_types(values) == []
 
 
-@pytest.mark.parametrize("address", ["8000", "127.0.0.1:80", "0.0.0.0:65535", "[::]:8000", "[2001:db8::7]:1", "/run/x.sock"])
+@pytest.mark.parametrize(
+    "address", ["8000", "127.0.0.1:80", "0.0.0.0:65535", "[::]:8000", "[2001:db8::7]:1", "/run/x.sock"]
+)
 def test_address_to_listen_on(address: str) -> None:
     assert wrong_values({"forge_listen": [address]}) == []
 
@@ -75,7 +77,7 @@ def test_address_to_listen_on(address: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["", "web1:8000", "0.0.0.0", "0", "65536", "127.0.0.1:0", ":8000", "::1:8000", "[::1]", "run/x.sock", "/run/a b", "80\n",
-     "8000;", "unix:/run/x.sock", "http://0.0.0.0:80"],
+     "8000;", "/run/%x.sock", "unix:/run/x.sock", "http://0.0.0.0:80"],
 )  # fmt: skip
 def test_address_that_nobody_can_listen_on(address: str) -> None:
     said = wrong_values({"forge_listen": ["8000", address]})
@@ -86,14 +88,21 @@ def test_address_that_nobody_can_listen_on(address: str) -> None:
     ("values", "sentence"),
     [
         ({"forge_listen": []}, "forge_listen must name at least one address."),
+        ({"forge_root": "srv"}, "forge_root must be an absolute path"),
+        ({"forge_root": "/srv/my apps"}, "forge_root must be an absolute path"),
+        ({"forge_root": "/srv/50%"}, "forge_root must be an absolute path"),
+        ({"forge_root": "/"}, "forge_root must be an absolute path"),
         ({"forge_timeout": 0}, "forge_timeout must be more than 0."),
         ({"forge_health_deadline": "-1"}, "forge_health_deadline must be more than 0."),
         ({"forge_workers": -1}, "forge_workers must not be negative."),
         ({"forge_watch_seconds": -1}, "forge_watch_seconds must not be negative."),
         ({"forge_health_path": "healthz"}, "forge_health_path must start with a slash."),
-        ({"forge_smoke": [{"path": "/"}, {"status": 200}]}, "forge_smoke: each request must have a path that starts with"),
+        (
+            {"forge_smoke": [{"path": "/"}, {"status": 200}]},
+            "forge_smoke: each request must have a path that starts with",
+        ),
         ({"forge_smoke": [{"path": "orders"}]}, "forge_smoke: each request must have a path that starts with a slash."),
-        ({"forge_smoke_command": "check 'x"}, "forge_smoke_command: \"check 'x\" is no command: no closing quotation."),
+        ({"forge_smoke_command": "check 'x"}, 'forge_smoke_command: "check \'x" is no command: no closing quotation.'),
         ({"forge_migrations": ["alembic upgrade head", ""]}, "forge_migrations: '' is no command: it is empty."),
     ],
 )
@@ -101,6 +110,11 @@ def test_value_that_cannot_work(values: dict[str, Any], sentence: str) -> None:
     said = wrong_values(values)
     assert len(said) == 1
     assert said[0].startswith(sentence)
+
+
+@pytest.mark.parametrize("root", ["/srv", "/srv/", "/opt/my_apps-2/x.y"])
+def test_root(root: str) -> None:
+    assert wrong_values({"forge_root": root}) == []
 
 
 @pytest.mark.parametrize("name", ["forge", "shop-2", "a", "a" * 31])
@@ -124,7 +138,9 @@ def test_target(target: str) -> None:
     assert wrong_values({"forge_target": target}) == []
 
 
-@pytest.mark.parametrize("target", ["", "main", "main:", ":app", "main.py:app:x", "a/b:app", "a b:app", "main:app(1)", "main:app\n"])
+@pytest.mark.parametrize(
+    "target", ["", "main", "main:", ":app", "main.py:app:x", "a/b:app", "a b:app", "main:app(1)", "main:app\n"]
+)
 def test_target_of_the_wrong_form(target: str) -> None:
     assert wrong_values({"forge_target": target}) == ["forge_target must have the form package.module:app."]
 
@@ -167,6 +183,8 @@ def test_every_setting_that_cannot_be_written_is_named_without_its_value() -> No
     settings = {"A KEY": SECRET, "NOTHING": None, "BELL": f"{SECRET}\a", "RIGHT": SECRET, "ODD": {"a", SECRET}}
     said = wrong_settings(settings, "FORGE_")
     assert len(said) == 4
-    assert [name in sentence for name, sentence in zip(["A KEY", "NOTHING", "BELL", "ODD"], said, strict=True)] == [True] * 4
+    assert [name in sentence for name, sentence in zip(["A KEY", "NOTHING", "BELL", "ODD"], said, strict=True)] == [
+        True
+    ] * 4
     assert all(sentence.startswith("forge_environment: ") for sentence in said)
     assert SECRET not in " ".join(said)

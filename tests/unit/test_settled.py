@@ -15,7 +15,10 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.sett
 from fake_systemd import FakeSystemd, point, stage
 
 LIVE, OTHER = "aaaaaaaaaaaa-00000000", "bbbbbbbbbbbb-00000000"
-UNITS = {"forge.socket": "[Socket]\nListenStream=0.0.0.0:8000\nListenStream=/run/x.sock\n", "forge.service": "[Service]\n"}
+UNITS = {
+    "forge.socket": "[Socket]\nListenStream=0.0.0.0:8000\nListenStream=/run/x.sock\n",
+    "forge.service": "[Service]\n",
+}
 
 
 @pytest.fixture

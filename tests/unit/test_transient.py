@@ -91,7 +91,10 @@ def test_command_runs_in_the_sandbox_and_its_output_is_masked(layout: Layout, tm
     assert (rc, output) == (3, f"key {MASK}\nerr\n")
     assert 0 <= seconds < 5
     notes = (tmp_path / "notes").read_text().splitlines()
-    assert [notes[n + 1] for n, note in enumerate(notes) if note == "--property"] == [*sandbox(UNIT, ID), "RuntimeMaxSec=5"]
+    assert [notes[n + 1] for n, note in enumerate(notes) if note == "--property"] == [
+        *sandbox(UNIT, ID),
+        "RuntimeMaxSec=5",
+    ]
     assert {"--wait", "--pipe", "--collect"} <= set(notes)
 
 

@@ -43,7 +43,7 @@ class Page(BaseModel):
 async def create_part(new: NewPart, database: DatabaseOfApp, response: Response) -> Part:
     statement = insert(parts).values(new.model_dump()).on_conflict_do_nothing(index_elements=["serial"])
     async with database.transaction() as connection:
-        row = (await connection.execute(statement.returning(*parts.c))).one_or_none()
+        row = (await connection.execute(statement.returning(parts))).one_or_none()
     if row is None:
         raise HTTPException(409, "A part with this serial number exists.")
     response.headers["Location"] = f"/parts/{row.id}"
@@ -62,7 +62,7 @@ async def list_parts(
     last = id_at(after, key) if after else 0
     if last is None:
         raise HTTPException(422, "after is not a cursor of this service.")
-    statement = select(*parts.c).where(parts.c.id > last).order_by(parts.c.id).limit(limit + 1)
+    statement = select(parts).where(parts.c.id > last).order_by(parts.c.id).limit(limit + 1)
     async with database.transaction() as connection:
         rows = (await connection.execute(statement)).all()
     items = [Part.model_validate(row, from_attributes=True) for row in rows[:limit]]
@@ -72,7 +72,7 @@ async def list_parts(
 @router.get("/{part_id}", responses=NOT_FOUND)
 async def read_part(part_id: PartId, database: DatabaseOfApp) -> Part:
     async with database.transaction() as connection:
-        row = (await connection.execute(select(*parts.c).where(parts.c.id == part_id))).one_or_none()
+        row = (await connection.execute(select(parts).where(parts.c.id == part_id))).one_or_none()
     if row is None:
         raise HTTPException(404, "No such part.")
     return Part.model_validate(row, from_attributes=True)

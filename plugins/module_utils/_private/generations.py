@@ -79,7 +79,8 @@ class Generations:
         return str(switches[-1].get("time", "")) if switches and switches[-1].get("to") == live else ""
 
     def prune(self, keep: int) -> list[str]:
-        """Remove what is not needed any more: all but ``keep`` generations that have served, then layers and releases without one.
+        """Remove what is not needed any more: all but ``keep`` generations that have served, then layers and releases
+        without one.
 
         Never the live one, the one to go back to, or one that runs.
 

@@ -19,7 +19,8 @@ ROLES = Path(__file__).parents[3] / "roles"
 APP = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 ACCOUNT = re.compile(r"^[a-z_][a-z0-9_-]{0,31}\Z")
 TARGET = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?\Z")
-LISTEN = re.compile(r"^(\d{1,5}|[0-9.]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}|/[^\s]+)\Z")
+LISTEN = re.compile(r"^(\d{1,5}|[0-9.]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}|/[^\s%]+)\Z")
+ROOT = re.compile(r"^(/[A-Za-z0-9._-]+)+/?\Z")  # it stands in units, where blanks and % have a meaning
 POSITIVE = (
     "forge_timeout",
     "forge_keepalive",
@@ -78,6 +79,8 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     said = []
     if not APP.match(str(values.get("forge_app", "forge"))):
         said.append("forge_app must be lower-case letters, digits and dashes, a letter first, 31 at the most.")
+    if not ROOT.match(str(values.get("forge_root", "/srv"))):
+        said.append("forge_root must be an absolute path of letters, digits, dots, dashes and underscores.")
     for name in ("forge_user", "forge_group"):
         if not ACCOUNT.match(str(values.get(name, "forge"))) or values.get(name) == "root":
             said.append(f"{name} must be the name of a system account, and not root.")
@@ -95,9 +98,9 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
         said.append("forge_health_path must start with a slash.")
     if not all(str(request.get("path", "")).startswith("/") for request in values.get("forge_smoke", [])):
         said.append("forge_smoke: each request must have a path that starts with a slash.")
-    smoke_command = [values["forge_smoke_command"]] if values.get("forge_smoke_command") else []
-    for name, commands in (("forge_migrations", values.get("forge_migrations", [])), ("forge_smoke_command", smoke_command)):
-        said += [f"{name}: {command!r} is no command: {why}." for command in commands if (why := command_problem(command))]
+    commands = [("forge_migrations", command) for command in values.get("forge_migrations", [])]
+    commands += [(name, values[name]) for name in ("forge_smoke_command", "forge_schema_version") if values.get(name)]
+    said += [f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))]
     return said
 
 

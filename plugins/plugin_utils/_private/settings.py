@@ -22,13 +22,14 @@ LOAD_SECONDS = 60
 
 
 def check_settings(
-    source_directory: str, target: str, environment: dict[str, str], cache: Path, index: Index
+    source_directory: str, target: str, release: str, environment: dict[str, str], cache: Path, index: Index
 ) -> tuple[list[str], str]:
     """Load the app's settings with an environment, in an environment of its locked dependencies.
 
     Only what its settings class refuses counts here: what else an app may need while it loads, such as a file, is
     on the hosts, where the release is validated again.
 
+    :param release: id of the release; what was accepted once is not asked again.
     :param environment: names, with their prefix, to values.
     :returns: problems, a sentence each and never with a value; and why it was not checked, empty when it was.
     :raises BuildError: when there is no such source, or its lock is out of date.
@@ -37,12 +38,21 @@ def check_settings(
     running = ".".join(map(str, sys.version_info[:3]))
     if source.requires_python and running not in SpecifierSet(source.requires_python):
         return [], f"the controller has Python {running}, the app needs {source.requires_python}"
+    accepted = (
+        cache / "accepted" / digest(release.encode(), target.encode(), repr(sorted(environment.items())).encode())
+    )
+    if accepted.is_file():
+        return [], ""
     exported = export_lock(source, index)
     home = cache / "environments" / digest(exported.encode(), sys.executable.encode())[:ID_LENGTH]
     problem = make_environment(home, exported, index)
     if problem:
         return [], problem
-    return load(home, source.directory, source.import_paths, target, environment), ""
+    problems = load(home, source.directory, source.import_paths, target, environment)
+    if not problems:
+        accepted.parent.mkdir(parents=True, exist_ok=True)
+        accepted.touch()
+    return problems, ""
 
 
 def make_environment(home: Path, exported: str, index: Index) -> str:
@@ -56,7 +66,7 @@ def make_environment(home: Path, exported: str, index: Index) -> str:
     if made.returncode == 0:
         command = [
             *uv, "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), "--no-deps", "--require-hashes",
-            "--only-binary", ":all:", "--requirements", "-",
+            "--only-binary", ":all:", "--compile-bytecode", "--requirements", "-",
         ]  # fmt: skip
         made = subprocess.run(command, input=exported, **options)  # type: ignore[call-overload]
     if made.returncode != 0:

@@ -3,15 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Gunicorn worker that stands by until its generation is live, and drains before it stops.
 
-Two generations of a service hold the same public socket, which systemd owns. The new one must not accept from it
-before it has been checked; the old one must answer whatever it has accepted. Read `ForgeServer` for how.
+Two generations of a service hold the same public socket, which systemd owns. The new one must not accept from
+it before it has been checked; the old one must answer whatever it has accepted. ForgeServer says how.
 
 Environment, all optional; without it this is UvicornWorker with a drain:
   FORGE_WORKER_CURRENT     symbolic link to the live generation
   FORGE_WORKER_GENERATION  name of this generation: live when the link points at it
-  FORGE_WORKER_STATE       directory where a file named by the worker's pid says: standby, public or draining
+  FORGE_WORKER_STATE       directory where a file named by the worker's pid says standby, public or draining
   FORGE_WORKER_DRAIN       seconds a drain may take (20)
-  LISTEN_FDNAMES           set by systemd: the sockets named "public" wait for the generation to be live
+  LISTEN_FDNAMES           set by systemd: sockets named "public" wait for the generation to be live
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import logging
 import os
 import signal
 import sys
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
@@ -38,7 +40,7 @@ except ImportError:  # not installed, or not made for this Uvicorn
         from uvicorn.workers import UvicornWorker
 
 POLL = 0.05  # seconds between two looks at the link, or at what a drain still waits for
-FLUSH = 1.0  # event streams end this long before a drain does, so that their end reaches the client
+FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
 SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
 RESPAWN_DELAY = 1.0
 
@@ -59,25 +61,41 @@ def is_live(unless_told: bool) -> bool:
 
 
 def split_sockets(sockets: list) -> tuple[list, list]:
-    """The (immediate, public) ones: by systemd's names, whose order Gunicorn keeps (gunicorn/sock.py create_sockets()).
+    """The immediate and the public ones, by systemd's names: Gunicorn keeps their order (gunicorn/sock.py).
 
-    Sockets that have no names are opened at once, as UvicornWorker does. They leave Gunicorn's wrapper behind, whose
-    descriptor uvloop would close twice (uvloop/handles/handle.pyx UVSocketHandle._close()).
+    Without names all are immediate, as UvicornWorker has them. Gunicorn's wrappers are left behind: uvloop would
+    close their descriptors twice (uvloop/handles/handle.pyx UVSocketHandle._close()).
     """
     sockets = [wrapper.sock for wrapper in sockets]
-    names = os.environ.get("LISTEN_FDNAMES")
-    if names is None:
+    if "LISTEN_FDNAMES" not in os.environ:
         return sockets, []
-    named = list(zip(names.split(":"), sockets))
-    if not len(named) == len(sockets) == len(names.split(":")):
-        raise RuntimeError(f"LISTEN_FDNAMES={names} does not name the {len(sockets)} sockets of Gunicorn")
-    return [s for name, s in named if name != "public"], [s for name, s in named if name == "public"]
+    names = os.environ["LISTEN_FDNAMES"].split(":")
+    if len(names) != len(sockets):
+        raise RuntimeError(f"LISTEN_FDNAMES has {len(names)} names for {len(sockets)} sockets")
+    immediate = [sock for name, sock in zip(names, sockets) if name != "public"]
+    return immediate, [sock for name, sock in zip(names, sockets) if name == "public"]
+
+
+def parent_of(pid: str) -> int | None:
+    try:
+        return int(Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def is_newest_request(connection, scope: dict) -> bool:
+    """Whether no pipelined one waits on its connection, which "Connection: close" would leave without an answer.
+
+    httptools parses ahead: a connection's scope is that of its newest request. h11 keeps the bytes.
+    """
+    pipelined = connection.conn.trailing_data[0] if hasattr(connection, "conn") else b""
+    return getattr(connection, "scope", None) is scope and not pipelined
 
 
 class StateFile:
     """Says in one word what this worker does, for the rollout to read. A worker serves on without it."""
 
-    def __init__(self, directory: str | None, log) -> None:
+    def __init__(self, directory: str | None, log: logging.Logger) -> None:
         self.path = Path(directory, str(os.getpid())) if directory else None
         self.log = log
 
@@ -88,7 +106,7 @@ class StateFile:
                 draft.write_text(word)
                 draft.replace(self.path)
             except OSError as error:
-                self.log.warning("Cannot say that this worker is %s: %s", word, error)
+                self.log.warning("Cannot write that this worker is %s: %s", word, error)
 
     def remove(self) -> None:
         if self.path:
@@ -96,111 +114,88 @@ class StateFile:
                 self.path.unlink()
 
     def remove_stale(self, master: int) -> None:
-        """Files of workers that were killed. A pid may be in use again, but then not by a child of our master."""
+        """Files of killed workers. A pid may be in use again, but then not by another worker of our master."""
         self.remove()
         for path in self.path.parent.glob("[0-9]*") if self.path else ():
-            with contextlib.suppress(OSError):
-                try:
-                    parent = int(Path("/proc", path.name, "stat").read_text().rpartition(")")[2].split()[1])
-                except FileNotFoundError:
-                    parent = None
-                if parent != master:
+            if parent_of(path.name) != master:
+                with contextlib.suppress(OSError):
                     path.unlink()
 
 
-def is_event_stream(start: dict) -> bool:
-    start["headers"] = list(start.get("headers", ()))  # ASGI allows an iterator, and Uvicorn is to read it too
-    for name, value in start["headers"]:
-        if name == b"content-type":
-            return value.startswith(b"text/event-stream")
-    return False
-
-
 class Lasting:
-    """An event stream or an open websocket. It would outlast a drain, which therefore says farewell for the app."""
+    """An event stream or an open websocket. It would outlast a drain, which therefore ends it in the app's place."""
 
-    def __init__(self, send, farewell: dict, registry: set) -> None:
-        self.send, self.farewell, self.registry = send, farewell, registry
-        self.ended = False
+    def __init__(self, send, farewell: dict, registry: weakref.WeakSet) -> None:
+        self._send, self.farewell, self.registry = send, farewell, registry
+        self.ending = None
 
     async def begin(self, message: dict) -> None:
-        await self.send(message)
+        await self._send(message)
         self.registry.add(self)
 
-    async def forward(self, message: dict) -> None:
-        """After the end the app meets what Uvicorn has for it when its client is gone: silence, or an OSError."""
-        if not self.ended:
-            if message["type"] == "websocket.close" or not message.get("more_body", True):
+    async def send(self, message: dict) -> None:
+        """After the end as Uvicorn does it when the client is gone: silence, or an OSError for a websocket."""
+        if self.ending is None:
+            if message["type"] == "websocket.close" or (
+                message["type"] == "http.response.body" and not message.get("more_body")
+            ):
                 self.registry.discard(self)
-            await self.send(message)
+            await self._send(message)
         elif self.farewell is SERVICE_RESTART:
             raise ClientDisconnected
 
-    async def end(self) -> None:
-        self.ended = True
-        with contextlib.suppress(ClientDisconnected):
-            await self.send(self.farewell)
+    def end(self) -> None:
+        self.registry.discard(self)
+        self.ending = asyncio.gather(self._send(self.farewell), return_exceptions=True)
 
 
 class DrainableApp:
-    """The app, and what a drain has to do in ASGI's own words: so it depends on no protocol class of Uvicorn.
+    """The app, and what a drain does in ASGI's own words.
 
-    It stands in the way of every request: a microsecond, spent on nothing but finding what lasts.
+    It is in the way of every request, so what does not last passes quickly: it costs between one and two microseconds.
     """
 
     def __init__(self, app, connections: set) -> None:
         self.app, self.connections = app, connections
         self.draining = False
-        self.lasting: set[Lasting] = set()
+        self.lasting: weakref.WeakSet[Lasting] = weakref.WeakSet()
 
-    async def __call__(self, scope, receive, send):
-        lasting = None
-
+    def __call__(self, scope, receive, send):
         def watched_send(message):
-            nonlocal lasting
-            if lasting:
-                return lasting.forward(message)
+            nonlocal send
+            farewell = None
             if message["type"] == "http.response.start":
-                farewell = END_OF_STREAM if is_event_stream(message) else None
-                if self.draining and self.is_last_request(scope):
-                    message = {**message, "headers": [*message["headers"], CONNECTION_CLOSE]}
-            else:
-                farewell = SERVICE_RESTART if message["type"] == "websocket.accept" else None
-            if not farewell:
+                headers = message.get("headers", ())
+                if type(headers) is not list:  # it may be an iterator, and Uvicorn is to read it after us
+                    headers = message["headers"] = list(headers)
+                for name, value in headers:
+                    if name == b"content-type":
+                        if value.startswith(b"text/event-stream"):
+                            farewell = END_OF_STREAM
+                        break
+                if self.draining:
+                    message = self.with_close(message, scope)
+            elif message["type"] == "websocket.accept":
+                farewell = SERVICE_RESTART
+            if farewell is None:
                 return send(message)
             lasting = Lasting(send, farewell, self.lasting)
+            send = lasting.send
             return lasting.begin(message)
 
-        try:
-            return await self.app(scope, receive, watched_send)
-        except asyncio.CancelledError:  # by Uvicorn's shutdown: no error of an app whose answer has ended
-            if not (lasting and lasting.ended):
-                raise
-        finally:
-            self.lasting.discard(lasting)
+        return self.app(scope, receive, watched_send)
 
-    def is_last_request(self, scope) -> bool:
-        """Whether no pipelined request follows: a "Connection: close" now would leave it without an answer.
-
-        httptools parses ahead, so a connection's scope is that of its newest request; h11 keeps the bytes.
-        """
-        for connection in self.connections:
-            if getattr(connection, "scope", None) is scope:
-                return not (hasattr(connection, "conn") and connection.conn.trailing_data[0])
-        return False
-
-    def end(self, farewell: dict) -> None:
-        for lasting in list(self.lasting):
-            if lasting.farewell is farewell:
-                self.lasting.discard(lasting)
-                lasting.ending = asyncio.ensure_future(lasting.end())
+    def with_close(self, start: dict, scope: dict) -> dict:
+        if any(is_newest_request(connection, scope) for connection in self.connections):
+            start = {**start, "headers": [*start["headers"], CONNECTION_CLOSE]}
+        return start
 
 
 class ForgeServer(Server):
     """Uvicorn's server, with a standby before its main loop and a drain before its shutdown.
 
-    Uvicorn alone accepts as soon as it has started, and uvicorn/server.py shutdown() closes idle connections at once:
-    also those whose request is on its way, or was accepted but not yet read.
+    Uvicorn accepts as soon as it has started. And its shutdown() (uvicorn/server.py) closes idle connections at
+    once: also those whose request is on its way, or has arrived and was not yet read.
     """
 
     def __init__(self, config, sockets: list, state: StateFile) -> None:
@@ -217,7 +212,7 @@ class ForgeServer(Server):
         if self.public:
             self.state.write("standby")
             while not is_live(unless_told=True):
-                if await self.on_tick(0):  # 0: with its once-a-second duties, the heartbeat among them
+                if await self.on_tick(0):  # 0: with the duties of every second, such as the heartbeat
                     return
                 await asyncio.sleep(POLL)
             await self.listen(self.public)
@@ -232,13 +227,10 @@ class ForgeServer(Server):
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
-        loop = asyncio.get_running_loop()
+        create_server = asyncio.get_running_loop().create_server
         for sock in sockets:
-            self.servers.append(
-                await loop.create_server(
-                    create_protocol, sock=sock, ssl=self.config.ssl, backlog=self.config.backlog
-                )
-            )
+            options = {"sock": sock, "ssl": self.config.ssl, "backlog": self.config.backlog}
+            self.servers.append(await create_server(create_protocol, **options))
 
     async def shutdown(self, sockets=None) -> None:
         try:
@@ -246,25 +238,24 @@ class ForgeServer(Server):
             await self.drain()
             await super().shutdown(sockets=sockets)
         finally:
-            # Before uvicorn/server.py capture_signals() raises the signal again, which ends the process.
+            # Here, as capture_signals() then raises SIGTERM again, which ends the process.
             self.state.remove()
 
     async def stop_listening(self) -> None:
-        """Close our listeners; the sockets live on in systemd and in the other generation.
+        """Close our listeners: the sockets live on in systemd and in the other generation.
 
-        asyncio accepts in one callback and makes the transport in a later one, which fails once the server is closed:
-        the connection would be lost (asyncio/base_events.py Server._attach()). So it first stops to accept.
+        asyncio accepts in one callback and makes the transport in a later one, which fails, and so loses the
+        connection, if the server was closed in between (asyncio/base_events.py Server._attach()).
         """
-        loop = asyncio.get_running_loop()
         for server in self.servers:
             for sock in server.sockets:
-                loop.remove_reader(sock)  # uvloop has no such gap, and no such reader
+                asyncio.get_running_loop().remove_reader(sock)  # uvloop has neither that gap nor such a reader
         await asyncio.sleep(POLL)
         for server in self.servers:
             server.close()
 
     async def drain(self) -> None:
-        """Answer what was accepted, with "Connection: close"; end what would never end; cut the rest at the bound."""
+        """Answer what was accepted, with "Connection: close"; end what would not end; at the bound cut the rest."""
         self.state.write("draining")
         self.app.draining = True
         waiting_for, clock = self.server_state, asyncio.get_running_loop().time
@@ -273,18 +264,24 @@ class ForgeServer(Server):
             left = began + self.drain_seconds - clock()
             if left <= 0:
                 break
-            self.app.end(SERVICE_RESTART)
-            if left <= FLUSH:
-                self.app.end(END_OF_STREAM)
+            for lasting in list(self.app.lasting):
+                if lasting.farewell is SERVICE_RESTART or left <= FLUSH:
+                    lasting.end()
             await self.config.callback_notify()
             await asyncio.sleep(POLL)
         for connection in list(waiting_for.connections):
             connection.transport.abort()
-        await asyncio.sleep(POLL)  # for connection_lost(), so that Uvicorn's shutdown() does not meet them
+        await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
+        logging.getLogger("uvicorn.error").addFilter(is_no_cancellation)
 
     def quit(self) -> None:
         self.should_exit = True
         self.drain_seconds = 0
+
+
+def is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Uvicorn's shutdown() says how many tasks it cancels. A traceback of each would look like an app's error."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class ForgeWorker(UvicornWorker):
@@ -293,10 +290,10 @@ class ForgeWorker(UvicornWorker):
     server = None
 
     def init_process(self) -> None:
-        """Boot and run. While its generation is live, a worker that cannot boot must not take the others with it.
+        """Boot and run. A worker that cannot boot must not stop a live generation.
 
-        Exit codes 3 and 4 of any worker halt Gunicorn (gunicorn/arbiter.py reap_workers()). That is right for a
-        candidate. But a database that is away for a moment, while one worker is replaced, must not stop the service.
+        Exit code 3 or 4 of any worker halts Gunicorn (gunicorn/arbiter.py reap_workers()): right for a candidate,
+        but not when the database is away for a moment while one worker is replaced.
         """
         state = StateFile(os.environ.get("FORGE_WORKER_STATE"), self.log)
         state.remove_stale(self.ppid)
@@ -307,7 +304,7 @@ class ForgeWorker(UvicornWorker):
             if (self.server and self.server.started) or not is_live(unless_told=False):
                 raise
             self.log.error(
-                "Worker failed to boot (%r) while its generation is live: next try in %g s",
+                "Worker failed to boot (%r), but its generation is live: next try in %g s",
                 failure,
                 RESPAWN_DELAY,
                 exc_info=not isinstance(failure, SystemExit),
@@ -317,10 +314,10 @@ class ForgeWorker(UvicornWorker):
 
     def init_signals(self) -> None:
         super().init_signals()
-        faulthandler.enable()  # shows where a worker was stuck when Gunicorn aborts it
+        faulthandler.enable()  # shows where a worker is stuck, when Gunicorn aborts it
 
     async def _serve(self) -> None:
-        """As UvicornWorker._serve(), with our server. Its handler of SIGQUIT had no effect on the server."""
+        """As UvicornWorker._serve(), with our server. SIGQUIT, there without effect, makes it quick."""
         self.config.app = self.wsgi
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, self.server.quit)
         await self.server.serve(sockets=self.server.immediate)

@@ -257,53 +257,39 @@ def _build(system: Os, name: str) -> None:
     work = HOME / "tmp" / system.name
     remove_tree(work)
     (work / "tmp").mkdir(parents=True)
-    (work / "files.tar").write_bytes(tar_of(files_of(system), MODES))
-    script = work / "customize"
+    files, script, root = work / "files.tar", work / "customize", work / "root.tar"
+    files.write_bytes(tar_of(files_of(system), MODES))
     script.write_text(CUSTOMIZE.format(masked=" ".join(MASKED.split()), cache=APT_CACHE))
-    root_tar = work / "root.tar"
-    scratch = {"TMPDIR": str(work / "tmp")}
-    environment = [f"{key}={value}" for key, value in scratch.items()]
+    # nothing of theirs outside build/lab; and they end with us
+    alike = ["env", f"TMPDIR={work / 'tmp'}", "setpriv", "--pdeathsig", "KILL"]
+    apart = ["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]  # with all it has mounted
+    bootstrap = [
+        *alike,
+        *apart,
+        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--skip=cleanup/apt"),
+        f"--include={','.join(PACKAGES.split())}",
+        f"--keyring={system.keyring}",
+        *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
+        *(f"--aptopt={key} {json.dumps(value)}" for key, value in apt_settings().items()),
+        f"--customize-hook=tar-in {files} /",
+        f'--customize-hook=sh {script} "$1"',
+        *(system.suite, str(root), *system.lines()),
+    ]
+    changes = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", f"LABEL forge-lab.os={system.name}")
+    importing = [
+        *alike,
+        *("podman", "import", "--quiet"),
+        *(part for change in changes for part in ("--change", change)),
+        *(str(root), name),
+    ]
     try:
-        run(
-            as_root(
-                [
-                    *(
-                        "env",
-                        *environment,
-                        "mmdebstrap",
-                        "--quiet",
-                        "--mode=root",
-                        "--variant=minbase",
-                        "--skip=cleanup/apt",
-                    ),
-                    f"--include={','.join(PACKAGES.split())}",
-                    f"--keyring={system.keyring}",
-                    *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
-                    *(f"--aptopt={key} {json.dumps(value)}" for key, value in apt_settings().items()),
-                    f"--customize-hook=tar-in {work / 'files.tar'} /",
-                    f'--customize-hook=sh {script} "$1"',
-                    *(system.suite, str(root_tar)),
-                    *system.lines(),
-                ]
-            ),
-            timeout=900,
-            log=HOME / "logs" / f"image-{system.name}.log",
-        )
-        changes = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", f"LABEL forge-lab.os={system.name}")
-        run(
-            as_root(
-                [
-                    *("env", *environment, "podman", "import", "--quiet"),
-                    *(part for change in changes for part in ("--change", change)),
-                    *(str(root_tar), name),
-                ]
-            ),
-            timeout=300,
-        )
+        run(as_root(bootstrap), timeout=900, log=HOME / "logs" / f"image-{system.name}.log")
+        run(as_root(importing), timeout=300)
     finally:
         remove_tree(work)
-    for old in podman("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
-        if old.startswith(name.rpartition(":")[0] + ":") and old != name:
+    listing = ("images", "--filter", "until=168h", "--format", "{{.Repository}}:{{.Tag}}")
+    for old in podman(*listing).stdout.split():
+        if old.startswith(f"localhost/{PREFIX}") and old != name:
             podman("rmi", old, check=False)  # one that a node still uses stays
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import images
-from .machine import HOME, KEY, PREFIX, LabError, as_root, lock, podman, run, runtime_flags, say, until
+from .machine import HOME, KEY, PREFIX, LabError, as_root, lock, need, podman, run, runtime_flags, say, until
 from .state import NETWORK, USER, Node, cut_marker, find, get, marker, ssh_command
 
 ADMIN_ID = 1000
@@ -84,6 +84,7 @@ def up(set_name: str, specs: list[Spec]) -> None:
         for node in present.values():
             if node.owner != str(HOME):
                 raise LabError(f"set {set_name} belongs to {node.owner}; use another --set, or `lab clean` it there.")
+        forget(set_name, {node.id for node in present.values()})
         if not specs:
             if not present:
                 raise LabError(f"set {set_name} has no nodes; say which, as in app12=debian12:forge_app.")
@@ -100,6 +101,13 @@ def up(set_name: str, specs: list[Spec]) -> None:
         failures = [str(error) for task in tasks if (error := task.exception())]
         if failures:
             raise LabError("\n".join(dict.fromkeys(failures)))
+
+
+def forget(set_name: str, present: set[str]) -> None:
+    """Marks of containers that someone removed."""
+    for mark in (HOME / "nodes" / set_name).glob("*"):
+        if mark.name.partition(".")[0] not in present:
+            mark.unlink()
 
 
 def fits(node: Node | None, spec: Spec) -> bool:
@@ -280,6 +288,7 @@ def _nft(node: Node, arguments: list[str], stdin: bytes | None = None) -> subpro
 
 
 def cut(node: Node) -> None:
+    need("nft", "nsenter")
     if not node.running:
         raise LabError(f"{node.name} is {node.state}; a cut needs a running node.")
     _filter(node)
