@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,14 @@ class Serving:
                 env={**os.environ, "PYTHONUNBUFFERED": "0"},
             )
 
-    def wait_until_healthy(self) -> None:
+    def wait_until_healthy(self, workers: int) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/healthz").status_code == 200:
+            started = [line for line in self.log if line["message"] == "started"]
+            with suppress(httpx.TransportError):
+                if len(started) == workers and httpx.get(f"{self.url}/healthz").status_code == 200:
                     return
-            except httpx.TransportError:
-                time.sleep(0.05)
+            time.sleep(0.05)
         raise AssertionError(f"It does not serve:\n{self.output}")
 
     @property
@@ -60,7 +60,7 @@ class Serving:
 def serving(command: list[str], directory: Path) -> Iterator[Serving]:
     server = Serving(command, directory)
     try:
-        server.wait_until_healthy()
+        server.wait_until_healthy(workers=2 if command[0] == "gunicorn" else 1)
         yield server
     finally:
         server.process.terminate()

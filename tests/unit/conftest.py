@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def pytest_configure() -> None:
+    # A busy machine is no reason to fail.
+    settings.register_profile("unit", deadline=None, max_examples=60)
+    settings.load_profile("unit")
     tree = REPOSITORY / "build" / "collections" / "ansible_collections" / "thecodeforge"
     tree.mkdir(parents=True, exist_ok=True)
     link = tree / "fastapi"

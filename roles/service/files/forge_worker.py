@@ -88,8 +88,9 @@ def is_newest_request(connection, scope: dict) -> bool:
 
     httptools parses ahead: a connection's scope is that of its newest request. h11 keeps the bytes.
     """
-    pipelined = connection.conn.trailing_data[0] if hasattr(connection, "conn") else b""
-    return getattr(connection, "scope", None) is scope and not pipelined
+    if getattr(connection, "scope", None) is not scope:
+        return False
+    return not (hasattr(connection, "conn") and connection.conn.trailing_data[0])
 
 
 class StateFile:
@@ -117,7 +118,7 @@ class StateFile:
         """Files of killed workers. A pid may be in use again, but then not by another worker of our master."""
         self.remove()
         for path in self.path.parent.glob("[0-9]*") if self.path else ():
-            if parent_of(path.name) != master:
+            if path.name.isdigit() and parent_of(path.name) != master:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -269,10 +270,13 @@ class ForgeServer(Server):
                     lasting.end()
             await self.config.callback_notify()
             await asyncio.sleep(POLL)
+        log = logging.getLogger("uvicorn.error")
+        if waiting_for.connections:
+            log.warning("Closing %d connections after %.1f s", len(waiting_for.connections), clock() - began)
         for connection in list(waiting_for.connections):
             connection.transport.abort()
         await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
-        logging.getLogger("uvicorn.error").addFilter(is_no_cancellation)
+        log.addFilter(is_no_cancellation)
 
     def quit(self) -> None:
         self.should_exit = True

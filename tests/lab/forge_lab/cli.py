@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         if node:
             sub.add_argument("node")
         if rest:
-            sub.add_argument("rest", nargs="*", metavar="-- CMD")
+            sub.usage = f"lab {name} [--set SET] NODE [-- CMD…]"
         return sub
 
     commands.add_parser("setup", help="install what this machine lacks for the lab")
@@ -63,17 +63,17 @@ def show(set_name: str | None, as_json: bool) -> None:
             print(f"{kind.removesuffix('s'):<9} {name}")
 
 
-def one_node(args: argparse.Namespace) -> None:
+def one_node(args: argparse.Namespace, command: list[str]) -> None:
     node = state.get(args.set_name, args.node)
     began = time.monotonic()
     if args.command in ("exec", "ssh"):
         if not node.running:
             raise LabError(f"{node.name} is {node.state}; `lab start {node.name}` starts it.")
         if args.command == "ssh":
-            enter = state.ssh_command(node, [], args.rest)
+            enter = state.ssh_command(node, [], command)
         else:
             terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-            enter = as_root(["podman", "exec", "--interactive", *terminal, node.container, *(args.rest or ["bash"])])
+            enter = as_root(["podman", "exec", "--interactive", *terminal, node.container, *(command or ["bash"])])
         os.execvp(enter[0], enter)
     getattr(nodes, args.command)(node)
     now = state.get(args.set_name, args.node)
@@ -81,7 +81,10 @@ def one_node(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    args = parser().parse_args(words[:end])
+    command = words[end + 1 :]  # not left to argparse: before Python 3.13 it drops every -- in it
     try:
         if args.command == "setup":
             setup.setup()
@@ -98,7 +101,7 @@ def main() -> int:
             nodes.clean(args.set_name)
             say(f"nothing left of set {args.set_name}" if args.set_name else f"nothing left, {HOME} is gone")
         else:
-            one_node(args)
+            one_node(args, command)
     except LabError as error:
         say(f"lab: {error}")
         return 1

@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 WORKER = HERE.parents[2] / "roles" / "service" / "files"
 # Another interpreter, for other versions of Gunicorn and Uvicorn: see versions.py.
 PYTHON = os.environ.get("FORGE_WORKER_PYTHON", sys.executable)
+LOOPS = ["forge_worker.ForgeWorker", "forge_worker_variants.Asyncio"]  # uvloop and httptools; asyncio and h11
 
 
 def eventually(condition, within: float = 15):
@@ -27,11 +28,19 @@ def eventually(condition, within: float = 15):
     return result
 
 
+def on_both_loops(sites, scenario) -> None:
+    async def scenarios():
+        await asyncio.gather(*(scenario(site, worker) for site, worker in zip(sites, LOOPS, strict=True)))
+
+    asyncio.run(scenarios())
+
+
 class Site:
     """What outlives a generation: the public socket, which systemd would hold, and the link."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.directory.mkdir(exist_ok=True)
         self.current = directory / "current"
         self.fault = directory / "fault"
         self.log = directory / "app.log"
@@ -73,7 +82,9 @@ class Generation:
         workers: int = 1,
         drain: float = 5,
         names: str | None = "private:public",
+        sockets: list | None = None,
         environment: dict | None = None,
+        settings_of_worker: bool = True,
         **settings,
     ) -> None:
         self.site, self.name, self.workers = site, name, workers
@@ -98,7 +109,7 @@ class Generation:
         }
         config = self.directory / "gunicorn.conf.py"
         config.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
-        fds = [private.fileno(), site.public.fileno()] if names != "public" else [site.public.fileno()]
+        fds = [sock.fileno() for sock in sockets or [private, site.public]]
         with self.log.open("wb") as log:
             self.master = subprocess.Popen(
                 [PYTHON, "-S", HERE / "activate.py", ",".join(map(str, fds))]
@@ -110,19 +121,24 @@ class Generation:
                 start_new_session=True,
                 env={
                     **os.environ,
-                    "PYTHONPATH": f"{WORKER}:{HERE}:" + os.environ.get("EXTRA_PATH", ""),
+                    "PYTHONPATH": f"{WORKER}:{HERE}",
                     "PYTHONDONTWRITEBYTECODE": "1",
                     "APP_FAULT": str(site.fault),
                     "APP_LOG": str(site.log),
-                    "FORGE_WORKER_CURRENT": str(site.current),
-                    "FORGE_WORKER_GENERATION": name,
-                    "FORGE_WORKER_STATE": str(self.states),
-                    "FORGE_WORKER_DRAIN": str(drain),
                     **({"LISTEN_FDNAMES": names} if names else {}),
+                    **(self.environment(drain) if settings_of_worker else {}),
                     **(environment or {}),
                 },
             )
         private.close()
+
+    def environment(self, drain: float) -> dict[str, str]:
+        return {
+            "FORGE_WORKER_CURRENT": str(self.site.current),
+            "FORGE_WORKER_GENERATION": self.name,
+            "FORGE_WORKER_STATE": str(self.states),
+            "FORGE_WORKER_DRAIN": str(drain),
+        }
 
     @property
     def said(self) -> str:

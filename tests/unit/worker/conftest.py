@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import worker_harness
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: many swaps under load; run with -m slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if "slow" not in config.getoption("-m"):
+        slow = pytest.mark.skip(reason="slow: run with -m slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(slow)
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = worker_harness.Site(tmp_path)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def two_sites(tmp_path):
+    sites = [worker_harness.Site(tmp_path / name) for name in ("a", "b")]
+    yield sites
+    for site in sites:
+        site.close()

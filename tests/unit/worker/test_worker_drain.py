@@ -1,0 +1,191 @@
+"""What a worker that stops does with what it has accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from worker_harness import LOOPS, PYTHON, Client, Cut, eventually, on_both_loops
+
+FORGE = "forge_worker.ForgeWorker"
+
+
+def can_import(module: str) -> bool:
+    return subprocess.run([PYTHON, "-W", "ignore", "-c", f"import {module}"], capture_output=True).returncode == 0
+
+
+def stop(generation) -> None:
+    generation.stop()
+    eventually(lambda: set(generation.state.values()) == {"draining"})
+
+
+async def opened(site, *paths: str) -> list[Client]:
+    """Connections that are accepted, with their requests on the way."""
+    clients = [await Client(site.address).connect() for _ in paths]
+    for client, path in zip(clients, paths, strict=True):
+        if path:
+            await client.send(path)
+    await asyncio.sleep(0.3)
+    return clients
+
+
+def test_the_stock_worker_cuts_them(site):
+    """The harness notices what this worker is for."""
+    generation = site.generation("only", worker="forge_worker_variants.Stock")
+
+    async def scenario():
+        eventually(lambda: "startup complete" in generation.said)
+        idle, unread = await opened(site, "/", "")
+        await idle.answer()
+        generation.stop()
+        generation.ended()
+        for client in idle, unread:
+            with pytest.raises((Cut, OSError)):
+                await client.get()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("worker", LOOPS)
+def test_what_was_accepted_is_answered(site, worker):
+    generation = site.live("only", worker=worker, drain=20)
+
+    async def scenario():
+        paths = "/", "", "/slow?seconds=1", "/background", "", ""
+        idle, unread, slow, background, pipelined, upload = await opened(site, *paths)
+        assert not (await idle.answer()).closes
+        assert not (await background.answer()).closes
+        await background.close()
+        requests = [f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n" for path in ("/slow?seconds=1", "/", "/")]
+        pipelined.writer.write("".join(requests).encode())
+        upload.writer.write(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nfirst")
+        await asyncio.sleep(0.1)
+        stop(generation)
+        for client in idle, unread:
+            answer = await client.get("/echo", b"body")
+            assert (answer.status, answer.body, answer.closes) == (200, b"body", True)
+        upload.writer.write(b"later")
+        assert (await upload.answer()).body == b"firstlater"
+        assert (await slow.answer()).closes
+        assert [(await pipelined.answer()).closes for _ in requests] == [False, False, True]
+
+    asyncio.run(scenario())
+    assert generation.ended(within=5) == 0  # long before its bound
+    assert "background-done" in site.said()
+
+
+def test_what_lasts_ends_at_the_bound(two_sites):
+    """Under a heartbeat that is shorter than the drain: the arbiter must not kill a worker that drains.
+
+    It looks at heartbeats only while it is not stopping itself, so the worker gets the signal, as when it is replaced.
+    """
+
+    async def until_the_end(client: Client, began: float):
+        try:
+            await client.answer()
+        except Cut:
+            return "cut", time.monotonic() - began
+        return "complete", time.monotonic() - began
+
+    async def scenario(site, worker: str):
+        generation = await asyncio.to_thread(site.live, "only", worker=worker, drain=4, timeout=3)
+        (pid,) = generation.pids()
+        paths = "/events", "/starlette-events", "/three-events", "/download", "/"
+        clients = await opened(site, *paths)
+        *streams, idle = clients
+        assert not (await idle.answer()).closes
+        os.kill(pid, signal.SIGTERM)
+        began = time.monotonic()
+        endings = await asyncio.gather(*(until_the_end(client, began) for client in streams))
+        endings = dict(zip(paths[:-1], endings, strict=True))
+        assert endings["/three-events"][0] == "complete"
+        assert endings["/three-events"][1] < 2
+        for path in "/events", "/starlette-events":
+            assert endings[path][0] == "complete", endings
+            assert 2.5 < endings[path][1] < 4
+        assert endings["/download"][0] == "cut"
+        assert 3.5 < endings["/download"][1] < 5
+        assert await idle.reader.read() == b""
+        await asyncio.to_thread(eventually, lambda: "lifespan-shutdown" in site.said(), 4)
+        assert "events-closed" in site.said()
+        assert "WORKER TIMEOUT" not in generation.said
+        assert "Traceback" not in generation.said
+
+    on_both_loops(two_sites, scenario)
+
+
+WEBSOCKETS = {
+    FORGE: "websockets",
+    "forge_worker_variants.LegacyWebsockets": "uvicorn.protocols.websockets.websockets_impl",
+    "forge_worker_variants.Wsproto": "uvicorn.protocols.websockets.wsproto_impl",
+    "forge_worker_variants.Asyncio": "websockets",
+}
+
+
+@pytest.mark.parametrize("worker", WEBSOCKETS)
+def test_websockets_are_told_to_come_again(site, worker):
+    if not can_import(WEBSOCKETS[worker]):
+        pytest.skip(f"no {WEBSOCKETS[worker]}")
+    generation = site.live("only", worker=worker)
+    url = "ws://{}:{}".format(*site.address)
+
+    async def code_of(websocket, chatting: bool = False) -> int | None:
+        try:
+            while True:
+                if chatting:
+                    await websocket.send("hello")
+                await websocket.recv()
+        except ConnectionClosed as closed:
+            return closed.rcvd and closed.rcvd.code
+
+    async def scenario():
+        quiet, chatty, pushed = [await connect(f"{url}{path}") for path in ("/ws", "/ws", "/ws-push")]
+        late = asyncio.ensure_future(connect(f"{url}/ws?handshake=0.6").__aenter__())
+        codes = [asyncio.ensure_future(code_of(*of)) for of in ((quiet,), (chatty, True), (pushed,))]
+        await asyncio.sleep(0.3)
+        stop(generation)
+        assert await asyncio.gather(*codes, code_of(await late)) == [1012] * 4
+
+    asyncio.run(asyncio.wait_for(scenario(), 15))
+    assert generation.ended(within=4) == 0
+    assert sorted(site.said().split("\n"))[-4:] == ["ws-disconnect 1012"] * 3 + ["ws-push-closed"]
+    assert "Traceback" not in generation.said
+
+
+def test_second_sigterm_does_not_shorten_the_drain_and_sigquit_does(site):
+    generation = site.live("only", drain=20)
+    (worker,) = generation.pids()
+
+    async def scenario():
+        idle, unread = await opened(site, "/", "")
+        await idle.answer()
+        for _ in range(3):
+            os.kill(worker, signal.SIGTERM)
+            await asyncio.sleep(0.2)
+        assert (await idle.get()).closes
+        os.kill(worker, signal.SIGQUIT)
+        assert await asyncio.wait_for(unread.reader.read(), 3) == b""
+
+    asyncio.run(scenario())
+    eventually(lambda: f"lifespan-shutdown {worker}" in site.said())
+
+
+def test_worker_that_is_stuck_shows_where_and_is_replaced(site):
+    generation = site.live("only", timeout=2)
+    (worker,) = generation.pids()
+
+    async def scenario():
+        (stuck,) = await opened(site, "/blocking")
+        with pytest.raises(Cut):
+            await asyncio.wait_for(stuck.answer(), 10)
+
+    asyncio.run(scenario())
+    eventually(lambda: generation.state and worker not in generation.state)
+    assert "WORKER TIMEOUT" in generation.said
+    assert "in serve_blocking" in generation.said

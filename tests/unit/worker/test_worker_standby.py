@@ -1,0 +1,121 @@
+"""A candidate does not accept from the public socket; a live generation does; boot failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+from worker_harness import LOOPS, eventually
+
+
+def ask(address, timeout: float = 5) -> str:
+    with socket.create_connection(address, timeout) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+@pytest.mark.parametrize("worker", LOOPS)
+def test_candidate_serves_private_only_until_the_switch(site, worker):
+    site.switch_to("other")
+    candidate = site.generation("new", worker=worker, workers=2)
+    candidate.wait_for("standby")
+    assert "200 OK" in candidate.private()
+    with pytest.raises(TimeoutError):
+        ask(site.address, timeout=0.5)
+    site.switch_to("new")
+    began = time.monotonic()
+    candidate.wait_for("public")
+    assert time.monotonic() - began < 1
+    # The request that waited in the kernel's queue, as the public socket is never closed, is answered too.
+    assert "new " in ask(site.address)
+    site.switch_to("other")  # once public, it is public until it stops
+    time.sleep(0.2)
+    assert set(candidate.state.values()) == {"public"}
+    assert "new " in ask(site.address)
+
+
+def test_two_generations_share_the_socket_and_only_the_live_one_answers(site):
+    site.live("old")
+    candidate = site.generation("new")
+    candidate.wait_for("standby")
+    assert {ask(site.address).split()[-2] for _ in range(50)} == {"old"}
+
+
+def test_live_generation_opens_at_boot_after_its_lifespan(site):
+    site.switch_to("only")
+    generation = site.generation("only", environment={"APP_STARTUP": "0.5"})
+    assert "200 OK" in ask(site.address)  # the app answers 500 before its lifespan is complete
+    generation.wait_for("public")
+
+
+def test_several_public_sockets(site):
+    other = socket.create_server(("127.0.0.1", 0))
+    site.switch_to("new")
+    generation = site.generation("new", names="public:public", sockets=[site.public, other])
+    generation.wait_for("public")
+    assert "new " in ask(site.address)
+    assert "new " in ask(other.getsockname())
+    other.close()
+
+
+def test_without_names_all_sockets_are_public(site):
+    site.switch_to("other")
+    generation = site.generation("new", names=None)
+    generation.wait_for("public")
+    assert "new " in ask(site.address)
+    assert "200 OK" in generation.private()
+
+
+def test_without_any_setting_it_is_a_uvicorn_worker(site):
+    generation = site.generation("new", names=None, settings_of_worker=False)
+    assert "none " in ask(site.address)
+    assert generation.state == {}
+    site.fault.write_text("import")
+    os.kill(generation.pids()[0], signal.SIGKILL)
+    assert generation.ended() in (3, 4)
+
+
+@pytest.mark.parametrize("fault", ["import", "lifespan"])
+def test_candidate_that_cannot_boot_stops_at_once(site, fault):
+    site.switch_to("other")
+    site.fault.write_text(fault)
+    candidate = site.generation("new", workers=2)
+    assert candidate.ended() in (3, 4)
+    assert candidate.state == {}
+
+
+def test_names_that_do_not_fit_stop_the_candidate(site):
+    site.switch_to("other")
+    candidate = site.generation("new", names="private:public:third")
+    assert candidate.ended() == 3
+    assert "LISTEN_FDNAMES has 3 names for 2 sockets" in candidate.said
+
+
+@pytest.mark.parametrize("fault", ["import", "lifespan"])
+def test_worker_that_cannot_boot_leaves_the_live_generation_alone(site, fault):
+    generation = site.live("only", workers=2)
+    victim, survivor = generation.pids()
+    site.fault.write_text(fault)
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: generation.said.count("failed to boot") >= 2)
+    assert generation.master.poll() is None
+    assert f"only {survivor}" in ask(site.address)
+    assert generation.said.count("Booting worker") <= 2 + 4  # it does not spin
+    site.fault.unlink()
+    eventually(lambda: list(generation.state.values()) == ["public"] * 2)
+
+
+def test_files_of_killed_workers_are_removed(site):
+    generation = site.live("only")
+    (worker,) = generation.wait_for("public")
+    (generation.states / str(os.getpid())).write_text("public")  # runs, but is no worker of this master
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: set(generation.state) not in ({worker, os.getpid()}, {os.getpid()}, set()))
+    assert len(generation.wait_for("public")) == 1
+    assert worker not in generation.state
+    generation.stop()
+    assert generation.ended() == 0
+    assert list(generation.states.iterdir()) == []

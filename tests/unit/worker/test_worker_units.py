@@ -1,0 +1,194 @@
+"""The worker's small parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from worker_harness import WORKER
+
+sys.path.insert(0, str(WORKER))
+import forge_worker
+from forge_worker import END_OF_STREAM, SERVICE_RESTART, ClientDisconnected, DrainableApp, StateFile
+
+LOG = logging.getLogger("test")
+
+
+@pytest.fixture
+def link(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORGE_WORKER_CURRENT", str(tmp_path / "current"))
+    monkeypatch.setenv("FORGE_WORKER_GENERATION", "abc")
+    return tmp_path / "current"
+
+
+@pytest.mark.parametrize(
+    ("target", "live"),
+    [("generations/abc", True), ("/srv/forge/generations/abc/", True), ("abc", True), ("generations/abcd", False)],
+)
+def test_live_is_what_the_link_names(link, target, live):
+    link.symlink_to(target)
+    assert forge_worker.is_live(unless_told=not live) is live
+
+
+def test_missing_link_is_not_live(link):
+    assert not forge_worker.is_live(unless_told=True)
+    link.write_text("not a link")
+    assert not forge_worker.is_live(unless_told=True)
+
+
+@pytest.mark.parametrize("unless_told", [True, False])
+def test_nothing_is_said_about_a_link(monkeypatch, unless_told):
+    monkeypatch.delenv("FORGE_WORKER_CURRENT", raising=False)
+    assert forge_worker.is_live(unless_told) is unless_told
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, (["a", "b", "c"], [])),
+        ("public:private:public", (["b"], ["a", "c"])),
+        ("private:forge.socket:public", (["a", "b"], ["c"])),
+    ],
+)
+def test_sockets_by_name(monkeypatch, names, expected):
+    monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
+    if names:
+        monkeypatch.setenv("LISTEN_FDNAMES", names)
+    assert forge_worker.split_sockets([SimpleNamespace(sock=name) for name in "abc"]) == expected
+
+
+def test_every_socket_needs_a_name(monkeypatch):
+    monkeypatch.setenv("LISTEN_FDNAMES", "public")
+    with pytest.raises(RuntimeError, match="1 names for 2 sockets"):
+        forge_worker.split_sockets([SimpleNamespace(sock=1), SimpleNamespace(sock=2)])
+
+
+def test_state_file(tmp_path):
+    state = StateFile(str(tmp_path), LOG)
+    for word in "standby", "public", "draining":
+        state.write(word)
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(str(os.getpid()), word)]
+    state.remove()
+    state.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_state_file_is_no_condition(tmp_path, caplog):
+    state = StateFile(str(tmp_path / "missing"), LOG)
+    state.write("public")
+    assert "Cannot write that this worker is public" in caplog.text
+    state.remove_stale(1)
+    StateFile(None, LOG).write("public")
+
+
+def test_stale_files_are_those_of_no_child_of_the_master(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as child:  # a sibling, seen from another worker
+        dead = subprocess.Popen(["true"])
+        dead.wait()
+        for name in (child.pid, dead.pid, os.getpid(), 1, "wgunicorn-x", "notes"):
+            (tmp_path / str(name)).write_text("public")
+        StateFile(str(tmp_path), LOG).remove_stale(master=os.getpid())
+        assert {path.name for path in tmp_path.iterdir()} == {str(child.pid), "wgunicorn-x", "notes"}
+        child.kill()
+
+
+class Http:
+    """Of Uvicorn's protocols what the worker looks at."""
+
+    def __init__(self, scope, **attributes) -> None:
+        self.scope = scope
+        self.__dict__.update(attributes)
+
+
+def test_newest_request_of_a_connection():
+    first, second = {"path": "/same"}, {"path": "/same"}
+    assert forge_worker.is_newest_request(Http(second), second)
+    assert not forge_worker.is_newest_request(Http(second), first)
+    assert forge_worker.is_newest_request(Http(first, conn=SimpleNamespace(trailing_data=(b"", False))), first)
+    assert not forge_worker.is_newest_request(Http(first, conn=SimpleNamespace(trailing_data=(b"GET", False))), first)
+    websocket = SimpleNamespace(conn=SimpleNamespace())
+    assert not forge_worker.is_newest_request(websocket, first)
+    assert not forge_worker.is_newest_request(Http(second, conn=SimpleNamespace()), first)
+
+
+def sent_by(messages, kind="http", draining=False, ended_after=None):
+    """What reaches the server of an app's messages, where the drain ends what lasts after some of them."""
+    scope, sent = {"type": kind}, []
+
+    async def send(message):
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        for number, message in enumerate(messages):
+            if number == ended_after:
+                for lasting in list(drainable.lasting):
+                    lasting.end()
+                await asyncio.sleep(0)
+            await send(message)
+
+    drainable = DrainableApp(app, {Http(scope)})
+    drainable.draining = draining
+    asyncio.run(drainable(scope, None, send))
+    return sent
+
+
+def response(*headers):
+    return [
+        {"type": "http.response.start", "status": 200, "headers": [*headers]},
+        {"type": "http.response.body", "body": b"1", "more_body": True},
+        {"type": "http.response.body", "body": b"2", "more_body": False},
+    ]
+
+
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+PLAIN = (b"content-type", b"application/octet-stream")
+
+
+@pytest.mark.parametrize("header", [EVENTS, PLAIN])
+def test_messages_pass_unchanged(header):
+    assert sent_by(response(header)) == response(header)
+
+
+def test_a_drain_closes_connections():
+    start = sent_by(response(PLAIN), draining=True)[0]
+    assert start["headers"] == [PLAIN, (b"connection", b"close")]
+
+
+def test_headers_may_be_an_iterator():
+    messages = response(EVENTS)
+    messages[0]["headers"] = iter([EVENTS])
+    assert sent_by(messages)[0]["headers"] == [EVENTS]
+    del messages[0]["headers"]
+    assert sent_by(messages, draining=True)[0]["headers"] == [(b"connection", b"close")]
+
+
+def test_an_ended_event_stream_is_complete_and_then_silent():
+    assert sent_by(response(EVENTS), ended_after=2) == [*response(EVENTS)[:2], END_OF_STREAM]
+
+
+def test_a_download_is_never_ended():
+    assert sent_by(response(PLAIN), ended_after=2) == response(PLAIN)
+
+
+def test_an_event_stream_that_ended_itself_is_left_alone():
+    messages = response(EVENTS)
+    extra = {"type": "http.response.body", "body": b"the app's mistake"}
+    assert sent_by([*messages, extra], ended_after=3) == [*messages, extra]
+
+
+def test_an_ended_websocket_refuses_more():
+    talk = [{"type": "websocket.accept"}, {"type": "websocket.send", "text": "1"}]
+    assert sent_by(talk, kind="websocket") == talk
+    with pytest.raises(ClientDisconnected):
+        sent_by([*talk, talk[1]], kind="websocket", ended_after=2)
+
+
+def test_a_rejected_websocket_is_left_alone():
+    talk = [{"type": "websocket.close"}, {"type": "websocket.close"}]
+    assert sent_by(talk, kind="websocket", ended_after=1) == talk
+    assert SERVICE_RESTART["code"] == 1012
