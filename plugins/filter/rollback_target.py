@@ -43,8 +43,6 @@ _value:
   type: dict
 """
 
-SERVED = ("good", "left")
-
 
 def rollback_target(status: dict[str, Any], to: str = "", schema: str = "", compatible: bool = False) -> dict[str, str]:
     generations: dict[str, dict[str, Any]] = status["generations"]
@@ -52,15 +50,15 @@ def rollback_target(status: dict[str, Any], to: str = "", schema: str = "", comp
         return refuse("nothing was ever released here")
     if to:
         found = [name for name in generations if name == to or name.startswith(f"{to}-")]
-        usable = [name for name in found if generations[name].get("state") in SERVED]
+        usable = [name for name in found if name in status["served"]]
         if not found:
-            kept = ", ".join(sorted(name for name in generations if generations[name].get("state") in SERVED))
+            kept = ", ".join(sorted(status["served"]))
             return refuse(f"there is no generation or release {to} here; kept are {kept or 'none'}")
         if not usable:
             record = generations[found[0]]
             reason = f" ({record['reason']})" if record.get("reason") else ""
             return refuse(f"{found[0]} has never served: it is {record.get('state')}{reason}")
-        target = usable[-1] if status["live"] not in usable else status["live"]
+        target = status["live"] if status["live"] in usable else min(usable, key=status["served"].index)
     else:
         target = status["previous"]
         if not target:

@@ -35,7 +35,7 @@ options:
     type: int
     default: 128
   memory_limit_mb:
-    description: Memory in MiB that the service may use; V(0) is all of the host's.
+    description: Memory in MiB that one generation may use; V(0) is no limit.
     type: int
     default: 0
   connections:
@@ -105,10 +105,13 @@ def workers(
         raise AnsibleFilterError(f"forge_workers_policy: {policy!r} is none of {', '.join(sorted(rules))}.")
     count, reason = rules[policy]
 
-    usable = min(int(host["memory_mb"] * MEMORY_SHARE), memory_limit_mb or host["memory_mb"])
+    usable = int(host["memory_mb"] * MEMORY_SHARE)
     fit = max(1, usable // (memory_mb * GENERATIONS_IN_A_SWAP))
     if fit < count:
         count, reason = fit, f"{usable} MiB hold {GENERATIONS_IN_A_SWAP} generations of {fit} x {memory_mb} MiB"
+    if memory_limit_mb and max(1, memory_limit_mb // memory_mb) < count:
+        count = max(1, memory_limit_mb // memory_mb)
+        reason = f"limit of {memory_limit_mb} MiB for a generation: {count} x {memory_mb} MiB"
 
     if connections and database_connections:
         fit = database_connections // (connections * GENERATIONS_IN_A_SWAP * max(1, hosts))

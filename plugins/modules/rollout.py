@@ -323,9 +323,8 @@ class Rollout:
             self.stop_others()
             if before:
                 self.watch(flipped + self.given["watch_seconds"])
-        except RolloutError as error:
-            error.journal = self.journal()
-            self.go_back(before, error)
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            self.go_back(before, RolloutError(str(error), self.journal()))
         return switched_in
 
     def install_units(self, own_only: bool = False) -> None:

@@ -360,8 +360,10 @@ class Stage:
 
     def install_layer(self) -> None:
         final = self.layout.layer(self.given["layer"])
-        shutil.rmtree(final, ignore_errors=True)
         incoming = self.unpack("layer", self.layout.layers)
+        retired = os.path.join(incoming, "retired")
+        if os.path.lexists(final):
+            os.rename(final, retired)  # it may be what serves: it comes back when this fails
         uv = [self.installer(), "--no-config", "--offline", "--cache-dir", os.path.join(incoming, "cache")]
         try:
             self.run([*uv, "venv", "--python", self.given["python"], "--no-project", final], "make the environment")
@@ -378,6 +380,8 @@ class Stage:
             mark_whole(final)
         except BaseException:
             shutil.rmtree(final, ignore_errors=True)
+            if os.path.lexists(retired):
+                os.rename(retired, final)
             raise
         finally:
             shutil.rmtree(incoming, ignore_errors=True)

@@ -72,6 +72,11 @@ previous:
   description: Id of the generation that a rollback goes to; empty when there is none.
   returned: always
   type: str
+served:
+  description: Generations that have served, the latest first.
+  returned: always
+  type: list
+  elements: str
 generations:
   description: Record of each generation that is kept.
   returned: always
@@ -152,6 +157,7 @@ def main() -> None:
         since=generations.live_since(),
         workers=public_workers(layout, layout.live()),
         previous=generations.to_go_back_to(),
+        served=generations.served("good", "left"),
         generations=generations.all(),
         history=ledger[-given["history"] :] if given["history"] else [],
         lock=lock_on(layout),

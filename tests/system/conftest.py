@@ -85,7 +85,7 @@ class Fleet:
         run = Run(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
         (REPOSITORY / "build" / "logs").mkdir(parents=True, exist_ok=True)
         (REPOSITORY / "build" / "logs" / "last-play.log").write_text(f"$ {' '.join(command)}\n{run.output}")
-        assert "no hosts matched" not in run.output
+        assert limit or "no hosts matched" not in run.output
         if check:
             assert run.rc == 0, run.output[-6000:]
         return run

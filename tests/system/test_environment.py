@@ -88,7 +88,11 @@ Dumper.add_representer(Unsafe, lambda dumper, value: dumper.represent_scalar("!u
 
 
 def variables_file(directory: Path, plain: dict[str, Any], unsafe: dict[str, str]) -> Path:
-    values = {**plain, **{name: Unsafe(value) for name, value in unsafe.items()}}
+    marks = ("{{", "{%", "{#")
+    values = {
+        **plain,
+        **{name: Unsafe(text) if any(m in text for m in marks) else text for name, text in unsafe.items()},
+    }
     path = directory / "variables.yml"
     path.write_text(yaml.dump({"forge_environment": values}, Dumper=Dumper, allow_unicode=False), encoding="utf-8")
     return path

@@ -97,10 +97,10 @@ def test_every_setting_that_is_refused_is_named_with_the_rule(tmp_path: Path) ->
     said = check(tmp_path, "shop:app", environment, shop=SETTINGS)
     assert said["settings"]
     assert sorted(said["problems"]) == [
-        "FORGE_CERTIFICATE is wrong: path does not point to a file (on this machine).",
-        "FORGE_MODE is wrong: input should be 'a' or 'b'.",
-        "FORGE_POOL__SIZE is wrong: input should be a valid integer, unable to parse string as an integer.",
-        "FORGE_SECRET_KEY is wrong: string should have at least 32 characters.",
+        "FORGE_CERTIFICATE is wrong: Path does not point to a file (on this machine).",
+        "FORGE_MODE is wrong: Input should be 'a' or 'b'.",
+        "FORGE_POOL__SIZE is wrong: Input should be a valid integer, unable to parse string as an integer.",
+        "FORGE_SECRET_KEY is wrong: String should have at least 32 characters.",
     ]
 
 

@@ -186,6 +186,7 @@ def status(**changes: Any) -> dict[str, Any]:
     return {
         "live": LIVE,
         "previous": OLD,
+        "served": [LIVE, OLD, OLDER],
         "generations": {
             OLDER: {"state": "left"},
             OLD: {"state": "good", "schema": "0002"},

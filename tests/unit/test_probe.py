@@ -47,11 +47,17 @@ class Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def handle_error(self, *_arguments: object) -> None:
+        """A client that did not wait is part of the tests."""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = str(tmp_path_factory.mktemp("run") / "private.sock")
-    with socketserver.ThreadingUnixStreamServer(path, Handler) as serving:
-        serving.daemon_threads = True
+    with Server(path, Handler) as serving:
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield path

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -27,6 +28,7 @@ PLUGINS = {
 }
 
 
+@cache
 def load(path: str) -> Any:
     return yaml.safe_load((REPOSITORY / path).read_text(encoding="utf-8"))
 

@@ -62,7 +62,7 @@ def test_quota_of_the_control_group_caps(cpus: int, quota: float, count: int, re
     [
         (1024, {}, 3, "768 MiB hold 2 generations of 3 x 128 MiB"),
         (8192, {"memory_mb": 1024}, 3, "6144 MiB hold 2 generations of 3 x 1024 MiB"),
-        (8192, {"memory_limit_mb": 512}, 2, "512 MiB hold 2 generations of 2 x 128 MiB"),
+        (8192, {"memory_limit_mb": 256}, 2, "limit of 256 MiB for a generation: 2 x 128 MiB"),
         (256, {}, 1, "192 MiB hold 2 generations of 1 x 128 MiB"),
         (16384, {}, 5, "2 CPUs: 2 x 2 + 1"),
     ],

@@ -40,7 +40,7 @@ def of_settings(error: Any) -> list[str]:
         name = "__".join(location)
         if name not in os.environ:
             name = prefix + name.upper()
-        rule = "is missing" if item["type"] == "missing" else "is wrong: " + item["msg"][:1].lower() + item["msg"][1:]
+        rule = "is missing" if item["type"] == "missing" else f"is wrong: {item['msg']}"
         on_host = " (on this machine)" if item["type"] in ABOUT_FILES else ""
         sentences.append(f"{name or 'The settings'} {rule}{on_host}.")
     return sentences

@@ -83,8 +83,10 @@ def test_candidate_that_cannot_boot_stops_at_once(site, fault):
     site.switch_to("other")
     site.fault.write_text(fault)
     candidate = site.generation("new", workers=2)
-    assert candidate.ended() in (3, 4)
+    # 3 or 4; but 1, when Gunicorn meets the failure of the second worker while it halts because of the first.
+    assert candidate.ended() in (1, 3, 4)
     assert candidate.state == {}
+    assert "its generation is live" not in candidate.said
 
 
 def test_names_that_do_not_fit_stop_the_candidate(site):

@@ -6,6 +6,7 @@ The file named by APP_FAULT, when it exists, says how the app is to fail: "impor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -18,6 +19,11 @@ ready = False
 def fault() -> str:
     path = Path(os.environ.get("APP_FAULT", "/nonexistent"))
     return path.read_text() if path.exists() else ""
+
+
+def note(line: str) -> None:
+    with open(os.environ["APP_LOG"], "a") as log:
+        log.write(f"{line}\n")
 
 
 if fault() == "import":
@@ -44,9 +50,7 @@ async def lifespan(receive, send):
     ready = True
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    if log := os.environ.get("APP_LOG"):
-        with open(log, "a") as file:
-            file.write(f"lifespan-shutdown {os.getpid()}\n")
+    note(f"lifespan-shutdown {os.getpid()}")
     await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -86,8 +90,7 @@ async def serve_blocking(scope, receive, send, seconds=60.0):
 async def serve_background(scope, receive, send, seconds=1.0):
     await serve_hello(scope, receive, send)
     await asyncio.sleep(seconds)
-    with open(os.environ["APP_LOG"], "a") as file:
-        file.write("background-done\n")
+    note("background-done")
 
 
 async def serve_events(scope, receive, send):
@@ -107,8 +110,7 @@ async def serve_starlette_events(scope, receive, send):
                 yield f"data: {number}\n\n"
                 await asyncio.sleep(0.05)
         finally:
-            with open(os.environ["APP_LOG"], "a") as file:
-                file.write("events-closed\n")
+            note("events-closed")
 
     await StreamingResponse(events(), media_type="text/event-stream")(scope, receive, send)
 
@@ -132,10 +134,12 @@ async def serve_ws(scope, receive, send, handshake=0.0):
     await receive()
     await asyncio.sleep(handshake)
     await send({"type": "websocket.accept"})
-    while (message := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": message.get("text") or ""})
-    with open(os.environ["APP_LOG"], "a") as file:
-        file.write(f"ws-disconnect {message['code']}\n")
+    code = None
+    with contextlib.suppress(OSError):  # the end may also meet it while it sends
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message.get("text") or ""})
+        code = message["code"]
+    note("ws-told" if code in (1012, None) else f"ws-told {code}")
 
 
 async def serve_ws_push(scope, receive, send):
@@ -147,5 +151,4 @@ async def serve_ws_push(scope, receive, send):
             await send({"type": "websocket.send", "text": str(number)})
             await asyncio.sleep(0.05)
     except OSError:
-        with open(os.environ["APP_LOG"], "a") as file:
-            file.write("ws-push-closed\n")
+        note("ws-told")

@@ -1,0 +1,118 @@
+"""No request is lost by a release or a rollback, on one host, with nothing in front of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import REPOSITORY, Fleet
+
+
+def test_swaps_under_load_lose_nothing(fleet: Fleet, source: Path) -> None:
+    load = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tests" / "bench" / "load.py"), fleet.url("app12", "")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        (source / "src" / "thecodeforge" / "swapped.py").write_text("SWAPPED = True\n")
+        seen = {fleet.live("app12")}
+        fleet.play("deploy", limit="app12")
+        seen.add(fleet.live("app12"))
+        fleet.play("rollback", limit="app12")
+        fleet.play("deploy", limit="app12", forge_keepalive=74)
+        seen.add(fleet.live("app12"))
+    finally:
+        output, _errors = load.communicate(timeout=120)
+    result = json.loads(output)
+    assert len(seen) == 3, "three generations served"
+    assert result["total"] > 500
+    assert result["requests"].keys() >= {"keepalive", "closing", "post", "pausing"}
+    assert result["lost"] == {}
+
+    stored = fleet.on(
+        "db", "runuser -u postgres -- psql -At forge -c \"select serial from parts where name = 'load'\""
+    ).split()
+    assert len(stored) == len(set(stored))
+    assert set(result["acknowledged"]) <= set(stored)
+    assert set(stored) <= set(result["acknowledged"]) | set(result["unsure"])
+
+
+def test_bad_release_is_refused_and_rollback_skips_it(fleet: Fleet, source: Path) -> None:
+    """Loads, starts, and is never healthy: stopped, marked bad, its journal shown; what served still serves."""
+    before = fleet.live("app12")
+    settings = {"forge_health_path": "/not-there", "forge_health_deadline": 8, "forge_keepalive": 73}
+    run = fleet.play("deploy", check=False, limit="app12", **settings)
+    assert run.rc != 0
+    assert "GET /not-there answered 404, not 200" in run.said()
+    assert "Journal of" in run.output
+    assert fleet.live("app12") == before
+    assert fleet.get("app12", "/version").json()["generation"] == before
+    assert fleet.on("app12", "systemctl list-units --plain --no-legend 'forge@*.service' | wc -l") == "1"
+    states = fleet.on("app12", "grep -h '\"state\"' /srv/forge/generations/*/release.json")
+    assert '"bad"' in states
+    fleet.play("rollback", limit="app12")
+    assert fleet.live("app12") != before
+    assert fleet.get("app12", "/healthz").status_code == 200
+    fleet.play("deploy")
+
+
+def test_lock_of_another_is_respected_and_can_be_broken(fleet: Fleet, source: Path) -> None:
+    lock = {"token": "x", "user": "eve", "host": "elsewhere", "machine": "other", "pid": 1, "reason": "deploy",
+            "since": "2026-01-01 00:00:00 UTC", "expires": 4102444800}  # fmt: skip
+    fleet.on("app12", f"cat > /srv/forge/lock.json <<'E'\n{json.dumps(lock)}\nE")
+    (source / "src" / "thecodeforge" / "locked.py").write_text("LOCKED = True\n")
+    before = fleet.live("app12")
+    run = fleet.play("deploy", check=False, forge_lock_wait=1)
+    assert run.rc != 0
+    assert "eve on elsewhere holds the lock since 2026-01-01 00:00:00 UTC (deploy)" in run.said()
+    assert fleet.live("app12") == before
+    assert json.loads(fleet.on("app12", "cat /srv/forge/lock.json"))["user"] == "eve", "nobody removes another's"
+    fleet.play("unlock")
+    fleet.play("deploy")
+    assert fleet.live("app12") != before
+    assert fleet.on("app12", "test -e /srv/forge/lock.json && echo held || echo free") == "free"
+
+
+def test_killed_controller_leaves_a_state_that_the_next_run_mends(fleet: Fleet, source: Path) -> None:
+    import os
+    import signal
+    import time
+
+    (source / "src" / "thecodeforge" / "killed.py").write_text("KILLED = True\n")
+    command = ["ansible-playbook", "-i", str(REPOSITORY / "inventories" / "lab"), "playbooks/deploy.yml",
+               "--extra-vars", json.dumps(fleet.variables)]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env={**os.environ, "FORGE_LAB_SET": "system"}, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "TASK" in line and "Start the candidate" in line:
+            break
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert fleet.get("app12", "/healthz").status_code == 200
+    fleet.play("deploy")
+    for host in ("app12", "app13"):
+        assert fleet.on(host, "systemctl list-units --plain --no-legend 'forge@*.service' | wc -l") == "1"
+        assert fleet.get(host, "/version").json()["generation"] == fleet.live(host)
+    assert fleet.play("deploy").changed("app12") == 0
+
+
+def test_status_says_what_serves(fleet: Fleet, tmp_path: Path) -> None:
+    run = fleet.play("status", forge_status_file=str(tmp_path / "status.json"))
+    assert "app12" in run.output
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["app12"]["healthy"] is True
+    assert status["app12"]["live"] == fleet.live("app12")
+    fleet.on("app12", "systemctl stop forge")
+    try:
+        run = fleet.play("status", check=False)
+        assert run.rc != 0
+        assert "app12" in run.output
+        assert "does not run" in run.said()
+    finally:
+        fleet.on("app12", "systemctl start forge")
+    fleet.until(lambda: fleet.get("app12", "/healthz").status_code == 200)
