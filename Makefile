@@ -3,10 +3,9 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export ANSIBLE_FORCE_COLOR ?=
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check test clean docs
+.PHONY: help setup lab demo check test clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,4 +27,5 @@ test: lab ## everything
 
 clean: ## remove every node, network, image and temporary file of ours
 	@[ ! -x $(LAB) ] || $(LAB) clean
-	@rm -rf build .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@rm -rf build .venv app/.venv inventories/lab/secrets .ansible
+	@find . -name '.*_cache' -prune -exec rm -rf {} + -o -name __pycache__ -prune -exec rm -rf {} + -o -name .hypothesis -prune -exec rm -rf {} +

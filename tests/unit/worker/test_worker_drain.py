@@ -150,7 +150,8 @@ def test_websockets_are_told_to_come_again(site, worker):
         codes = [asyncio.ensure_future(code_of(*of)) for of in ((quiet,), (chatty, True), (pushed,))]
         await asyncio.sleep(0.3)
         stop(generation)
-        assert await asyncio.gather(*codes, code_of(await late)) == [1012] * 4
+        ended = asyncio.gather(*codes, code_of(await late))
+        assert await asyncio.wait_for(ended, 3) == [1012] * 4  # at once: the bound is 5 s
 
     asyncio.run(asyncio.wait_for(scenario(), 15))
     assert generation.ended(within=4) == 0
