@@ -377,6 +377,9 @@ class Stage:
                 "install the dependencies",
             )  # fmt: skip
             shutil.copy(os.path.join(incoming, "requirements.txt"), final)
+            left_by_uv = os.path.join(final, ".lock")  # writable by everyone
+            if os.path.exists(left_by_uv):
+                os.unlink(left_by_uv)
             mark_whole(final)
         except BaseException:
             shutil.rmtree(final, ignore_errors=True)
