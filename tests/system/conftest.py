@@ -174,3 +174,8 @@ def fleet(nodes: Fleet, source: Path) -> Fleet:
     nodes.variables = {"forge_source": str(source), "forge_watch_seconds": 1}
     nodes.play("site")
     return nodes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bad input first, while the nodes are still virgin."""
+    items.sort(key=lambda item: item.path.name != "test_errors.py")
