@@ -56,11 +56,11 @@ def test_worker_in_an_endless_loop_is_replaced(fleet: Fleet) -> None:
 def test_edited_unit_and_settings_are_mended(fleet: Fleet) -> None:
     live = fleet.live("app12")
     main = f"/srv/forge/releases/{live.split('-')[0]}/src/thecodeforge/main.py"
-    fleet.on("app12", f"echo '# by hand' >> /etc/systemd/system/forge@{live}.service")
+    fleet.on("app12", f"echo '# edited' >> /etc/systemd/system/forge@{live}.service")
     fleet.on("app12", f"chmod 0644 /srv/forge/generations/{live}/environment")
     fleet.on("app12", f"echo 'x = 1' >> {main}")
     assert fleet.play("deploy").changed("app12") > 0
-    assert "by hand" not in fleet.on("app12", f"cat /etc/systemd/system/forge@{live}.service")
+    assert "# edited" not in fleet.on("app12", f"cat /etc/systemd/system/forge@{live}.service")
     assert fleet.on("app12", f"stat -c %a /srv/forge/generations/{live}/environment") == "640"
     assert fleet.on("app12", f"tail -1 {main}") != "x = 1"
     assert fleet.play("deploy").changed("app12") == 0

@@ -107,7 +107,7 @@ def test_status_says_what_serves(fleet: Fleet, tmp_path: Path) -> None:
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["app12"]["healthy"] is True
     assert status["app12"]["live"] == fleet.live("app12")
-    fleet.on("app12", "systemctl stop forge")
+    fleet.on("app12", "systemctl stop forge 'forge@*.service'")
     try:
         run = fleet.play("status", check=False)
         assert run.rc != 0

@@ -36,10 +36,10 @@ def installed(layout: Layout, unit: str) -> str:
 
 
 def needs_new_socket(layout: Layout, units: dict[str, str]) -> bool:
-    """Does the public socket listen elsewhere than this generation wants? Only a restart moves a socket."""
+    """Does the public socket listen elsewhere than this generation wants, or not at all? Only a restart moves a socket."""
     unit = f"{layout.app}.socket"
     if systemd.properties(unit, "ActiveState")["ActiveState"] != "active":
-        return False
+        return bool(layout.live())  # it cannot be opened beside an active service
     shown = systemd.systemctl("show", unit, "--property", "Listen")
     bound = re.findall(r"^Listen=(.+) \(Stream\)$", shown, re.MULTILINE)
     wanted = re.findall(r"^ListenStream=(.+)$", units.get(unit, ""), re.MULTILINE)
