@@ -171,14 +171,20 @@ def test_cut_blocks_all_but_ssh_from_here_and_survives_a_power_cut() -> None:
 
 
 def test_up_makes_a_half_made_node_anew() -> None:
-    """As a killed `up` leaves it: at once, and a moment later."""
-    for delay in (0.3, 0.8, 1.5):
+    """As an `up` leaves it that is killed at once, when the container is there, and a moment later."""
+    container = f"forge-lab-{SET}-{NODE}"
+    for moment in ("at once", "when it is there", "a moment later"):
         lab("clean")
         run = subprocess.Popen([LAB, "up", "--set", SET, SPEC], stderr=subprocess.DEVNULL)
-        time.sleep(delay)
+        if moment != "at once":
+            while subprocess.run(["podman", "container", "exists", container]).returncode and run.poll() is None:
+                pass
+        if moment == "a moment later":
+            time.sleep(0.3)
         run.kill()
         run.wait()
-        assert "half-made" in lab("list").stdout or not shown()["nodes"]
+        if moment == "when it is there":
+            assert "half-made" in lab("list").stdout
         lab("up", SPEC)
         assert [item["complete"] for item in shown()["nodes"]] == [True]
 

@@ -18,7 +18,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 LAB = REPOSITORY / "tests" / "lab" / "lab"
-SET = "system"
+SET = os.environ.get("FORGE_TEST_SET", "system")  # another name, and a second checkout can test beside this one
 NODES = ("app12=debian12:forge_app", "app13=debian13:forge_app", "db=debian12:forge_database")
 HOSTS = ("app12", "app13")
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import HOSTS, REPOSITORY, Fleet
+from conftest import HOSTS, REPOSITORY, SET, Fleet
 
 
 def change(source: Path, text: str) -> None:
@@ -143,7 +143,7 @@ def test_from_galaxys_artifact(fleet: Fleet, tmp_path: Path) -> None:
     output = run(
         "ansible-playbook", "-i", str(inventory), "thecodeforge.fastapi.site",
         "-e", f"forge_source={fleet.variables['forge_source']}",
-        cwd=inventory.parent, ANSIBLE_COLLECTIONS_PATH=str(installed), ANSIBLE_PIPELINING="1", FORGE_LAB_SET="system",
+        cwd=inventory.parent, ANSIBLE_COLLECTIONS_PATH=str(installed), ANSIBLE_PIPELINING="1", FORGE_LAB_SET=SET,
     )  # fmt: skip
     assert "app12" in output
     assert str(REPOSITORY / "build") not in output

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import REPOSITORY, Fleet
+from conftest import REPOSITORY, SET, Fleet
 
 
 def test_swaps_under_load_lose_nothing(fleet: Fleet, source: Path) -> None:
@@ -84,7 +84,7 @@ def test_killed_controller_leaves_a_state_that_the_next_run_mends(fleet: Fleet, 
     command = ["ansible-playbook", "-i", str(REPOSITORY / "inventories" / "lab"), "playbooks/deploy.yml",
                "--extra-vars", json.dumps(fleet.variables)]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, env={**os.environ, "FORGE_LAB_SET": "system"}, start_new_session=True,
+        command, cwd=REPOSITORY, env={**os.environ, "FORGE_LAB_SET": SET}, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stdout:
