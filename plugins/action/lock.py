@@ -10,6 +10,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils._private.controller import Controller, is_dead
+from ..plugin_utils._private.host_call import call
 
 PAUSE = 2.0
 
@@ -24,10 +25,7 @@ class ActionModule(ActionBase):
         arguments = {**self._task.args, "_owner": Controller.this().as_owner()}
         deadline = time.monotonic() + int(arguments.get("wait", 60))
         while True:
-            answer = self._execute_module(
-                module_name="thecodeforge.fastapi.lock", module_args=arguments, task_vars=task_vars
-            )
-            answer.pop("invocation", None)
+            answer = call(self, "lock", arguments, task_vars)
             if answer.get("failed") or not answer.pop("refused", False):
                 return {**result, **answer}
             holder = answer["holder"]

@@ -10,6 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ..filter.generation_id import generation_id
+from ..plugin_utils._private.host_call import call
 
 # A release of code is kilobytes: it travels inside the module's call. A layer is megabytes: it is put as a file.
 INLINE_BYTES = 512 * 1024
@@ -65,8 +66,4 @@ class ActionModule(ActionBase):
         return {**result, **applied}
 
     def _stage(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        answer = self._execute_module(
-            module_name="thecodeforge.fastapi.stage", module_args=arguments, task_vars=task_vars
-        )
-        answer.pop("invocation", None)
-        return answer
+        return call(self, "stage", arguments, task_vars)
