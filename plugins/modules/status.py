@@ -93,9 +93,6 @@ lock:
 """
 
 import http.client
-import json
-import os
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -122,15 +119,6 @@ def problem_of(layout: Layout, path: str, status: int) -> str:
     except (OSError, http.client.HTTPException):
         return f"{path} does not answer"
     return "" if answered == status else f"{path} answered {answered}, not {status}"
-
-
-def lock_on(layout: Layout) -> dict:
-    try:
-        with open(os.path.join(layout.home, "lock.json"), encoding="utf-8") as handle:
-            holder = json.load(handle)
-    except (OSError, ValueError):
-        return {}
-    return holder if holder.get("expires", 0) > time.time() else {}
 
 
 def main() -> None:
@@ -160,7 +148,7 @@ def main() -> None:
         served=generations.served("good", "left"),
         generations=generations.all(),
         history=ledger[-given["history"] :] if given["history"] else [],
-        lock=lock_on(layout),
+        lock=layout.lock_holder(),
     )
 
 
