@@ -9,6 +9,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ..filter.generation_id import generation_id
+
 # A release of code is kilobytes: it travels inside the module's call. A layer is megabytes: it is put as a file.
 INLINE_BYTES = 512 * 1024
 
@@ -21,6 +23,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
+        if not arguments.get("generation"):
+            parts = {name: arguments[name] for name in ("release", "layer", "environment", "files", "units")}
+            arguments["generation"] = generation_id(**parts)
+            arguments["record"] = {**arguments.get("record", {}), "generation": arguments["generation"]}
         compared = arguments.pop("compared", None)
         blobs = {
             name: {"sha256": blob["sha256"], "path": blob["path"], "size": os.path.getsize(blob["path"])}

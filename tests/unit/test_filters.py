@@ -131,8 +131,7 @@ def report_host(**changes: Any) -> dict[str, Any]:
         "inventory_hostname": "web1",
         "__forge_look": {"host": {"os": {"name": "Debian 12"}, "python": {"version": "3.11.2"}}},
         "__forge_workers": {"count": 5, "reason": "2 CPUs: 2 x 2 + 1"},
-        "__forge_staged": {"live": "aaaaaaaaaaaa-00000000"},
-        "__forge_generation": "bbbbbbbbbbbb-00000000",
+        "__forge_staged": {"live": "aaaaaaaaaaaa-00000000", "generation": "bbbbbbbbbbbb-00000000"},
         "__forge_listen": ["0.0.0.0:8000"],
         **changes,
     }
@@ -143,7 +142,7 @@ def test_report_of_a_rollout() -> None:
         "__forge_candidate": {"changed": True, "seconds": 1.25},
         "__forge_switched": {"changed": True, "switched_in": 0.5, "seconds": 12.0},
     }
-    rows = rollout_report([report_host(**done), report_host(**done, __forge_staged={"live": ""}), report_host()])
+    rows = rollout_report([report_host(**done), report_host(**done, __forge_staged={"live": "", "generation": "x"}), report_host()])
     assert dict(zip(*rows[:2], strict=True)) == {
         "host": "web1",
         "system": "Debian 12",
@@ -257,5 +256,5 @@ def test_status_of_a_host() -> None:
     ],
 )
 def test_status_says_how_a_host_differs_from_the_inventory(generation: str, staged: dict[str, Any], drift: str) -> None:
-    host = {**status_host(), "__forge_generation": generation, "__forge_staged": staged}
+    host = {**status_host(), "__forge_staged": {**staged, "generation": generation}}
     assert status_report([host])[1][6] == drift

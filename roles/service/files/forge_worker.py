@@ -43,10 +43,36 @@ POLL = 0.05  # seconds between two looks at the link, or at what a drain still w
 FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
 SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
 RESPAWN_DELAY = 1.0
+MASTER = os.getpid()  # Gunicorn loads its worker class before it forks
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 CONNECTION_CLOSE = (b"connection", b"close")
 END_OF_STREAM = {"type": "http.response.body", "body": b"", "more_body": False}
 SERVICE_RESTART = {"type": "websocket.close", "code": 1012, "reason": "service restart"}
+
+
+def hold_stops() -> None:
+    if os.getpid() == MASTER:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
+
+def release_stops() -> None:
+    if os.getpid() == MASTER:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def end_at_stops() -> None:
+    """In a child of the master. One that is told to stop before init_signals() would do the master's own handler: take
+    note and go on, and the master would then wait for it until graceful_timeout (gunicorn/arbiter.py stop())."""
+    if os.getppid() == MASTER:
+        try:
+            for stop in STOPS:
+                signal.signal(stop, signal.SIG_DFL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+os.register_at_fork(before=hold_stops, after_in_parent=release_stops, after_in_child=end_at_stops)
 
 
 def is_live(unless_told: bool) -> bool:

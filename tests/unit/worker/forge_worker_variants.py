@@ -1,5 +1,7 @@
 """The worker with other loops and protocols, and the stock one, to compare."""
 
+import time
+
 from forge_worker import ForgeWorker, UvicornWorker
 
 
@@ -17,3 +19,11 @@ class LegacyWebsockets(ForgeWorker):
 
 class Stock(UvicornWorker):
     pass
+
+
+class LateSignals(ForgeWorker):
+    """Between the fork and its own signal handlers passes the time that a busy machine may take."""
+
+    def init_process(self):
+        time.sleep(1)
+        super().init_process()
