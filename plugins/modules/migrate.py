@@ -75,14 +75,18 @@ seconds:
   type: float
 """
 
+import os
 import shlex
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.alone import Busy, alone
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.transient import Transient, TransientError
 
+# Seconds to wait for the migration of a controller that died.
+WAIT = 60
 STILL_SERVES = "What served before still serves."
 
 
@@ -124,16 +128,24 @@ def main() -> None:
         result["lines"] = [f"would run: {command}" for command in given["commands"]]
         module.exit_json(**result)
     command = ""
+    layout = Layout(given["root"], given["app"])
     try:
-        transient = Transient(Layout(given["root"], given["app"]), given["generation"])
-        for command in [*given["commands"], *filter(None, [given["version_command"]])]:
-            rc, output, seconds = transient.run(words_of(command), given["timeout"])
-            result["lines"] += [f"$ {command}", *output.splitlines()]
-            result["seconds"] = round(result["seconds"] + seconds, 2)
-            if rc:
-                raise TransientError(f"it failed with exit code {rc}; its output says why.")
-            if command == given["version_command"]:
-                result["version"] = version_in(output)
+        transient = Transient(layout, given["generation"])
+        with alone(os.path.join(layout.home, ".migrate.lock"), WAIT):
+            for command in [*given["commands"], *filter(None, [given["version_command"]])]:
+                rc, output, seconds = transient.run(words_of(command), given["timeout"])
+                result["lines"] += [f"$ {command}", *output.splitlines()]
+                result["seconds"] = round(result["seconds"] + seconds, 2)
+                if rc:
+                    raise TransientError(f"it failed with exit code {rc}; its output says why.")
+                if command == given["version_command"]:
+                    result["version"] = version_in(output)
+    except Busy:
+        module.fail_json(
+            msg=f"A migration of {given['app']} that an earlier run started is still at work on this host: run again "
+            f"when it is done. {STILL_SERVES}",
+            **result,
+        )
     except TransientError as error:
         where = f"{command!r}: " if command else ""
         module.fail_json(msg=f"{where}{error} {STILL_SERVES}", **result)

@@ -136,7 +136,7 @@ def main() -> None:
     layout = Layout(given["root"], given["app"])
     generations = Generations(layout)
     problem = problem_of(layout, given["health_path"], given["health_status"])
-    ledger = generations.ledger()
+    ledger = [entry for entry in generations.ledger() if entry.get("result") != "switching"]
     module.exit_json(
         changed=False,
         live=layout.live(),

@@ -142,7 +142,9 @@ def test_report_of_a_rollout() -> None:
         "__forge_candidate": {"changed": True, "seconds": 1.25},
         "__forge_switched": {"changed": True, "switched_in": 0.5, "seconds": 12.0},
     }
-    rows = rollout_report([report_host(**done), report_host(**done, __forge_staged={"live": "", "generation": "x"}), report_host()])
+    rows = rollout_report(
+        [report_host(**done), report_host(**done, __forge_staged={"live": "", "generation": "x"}), report_host()]
+    )
     assert dict(zip(*rows[:2], strict=True)) == {
         "host": "web1",
         "system": "Debian 12",
