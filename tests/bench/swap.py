@@ -241,7 +241,7 @@ def swap(fleet: Fleet, generation: str) -> dict[str, float]:
 def ours(fleet: Fleet, generations: list[str], swaps: int, requests: int, bulk: bool) -> Variant:
     """Rounds of swaps until there were enough of them, and of requests."""
     variant = Variant("this collection")
-    deadline = time.monotonic() + 420
+    deadline = time.monotonic() + 480
     turn = 0
     while (len(variant.swaps) < swaps or sum(variant.requests.values()) < requests) and time.monotonic() < deadline:
         with load(fleet, variant, PORT, bulk, resumes=True):
