@@ -131,6 +131,10 @@ settled:
   description: Does this generation serve, alone, and will it after a boot?
   returned: always
   type: bool
+nothing_to_do:
+  description: Is it settled, with nothing missing and nothing drifted?
+  returned: always
+  type: bool
 sent_bytes:
   description: Bytes of releases, layers and installers sent to the host.
   returned: always
@@ -480,6 +484,7 @@ def main() -> None:
     absent, drifted = stage.differing()
     changed = bool(before["missing"] or drifted)
     result = {**before, "generation": module.params["generation"], "changed": changed, "sent_bytes": 0}
+    result["nothing_to_do"] = before["settled"] and not changed
     if module._diff and changed:
         result["diff"] = shown_diff(stage, absent + drifted)
     if changed and module.params["_apply"] and not module.check_mode:

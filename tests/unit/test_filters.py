@@ -16,6 +16,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report impo
 from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.table import table
 from ansible_collections.thecodeforge.fastapi.plugins.filter.unknown_names import unknown_names
+from ansible_collections.thecodeforge.fastapi.plugins.filter.unsupported_hosts import unsupported_hosts
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +174,16 @@ def test_report_of_a_rollout() -> None:
 )
 def test_report_says_where_it_serves(listen: str, variables: dict[str, str], address: str) -> None:
     assert url(report_host(__forge_listen=[listen], **variables)) == address
+
+
+def test_hosts_that_are_not_supported() -> None:
+    def host(name: str, system: str, version: str, systemd: bool = True) -> dict[str, Any]:
+        os = {"id": system, "version": version, "name": f"{system.title()} {version}"}
+        return {"inventory_hostname": name, "__forge_look": {"host": {"os": os, "booted_with_systemd": systemd}}}
+
+    hosts = [host("a", "debian", "12"), host("b", "fedora", "44"), host("c", "debian", "12", systemd=False)]
+    assert unsupported_hosts(hosts, ["debian 12"]) == ["b runs Fedora 44", "c runs Debian 12 without systemd"]
+    assert unsupported_hosts(hosts[:1], ["debian 12"]) == []
 
 
 LIVE, OLD, OLDER, BAD = (

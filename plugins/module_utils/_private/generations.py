@@ -97,6 +97,11 @@ class Generations:
         live = self.layout.live()
         return next((name for name in self.served("good") if name != live), "")
 
+    def went_back(self) -> bool:
+        """Was the last switch a rollback?"""
+        switches = [entry for entry in self.ledger() if entry.get("result") == "switched"]
+        return bool(switches) and switches[-1].get("action") == "rollback"
+
     def live_since(self) -> str:
         live = self.layout.live()
         switches = [entry for entry in self.ledger() if entry.get("result") == "switched"]
