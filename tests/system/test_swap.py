@@ -10,7 +10,7 @@ from pathlib import Path
 from conftest import REPOSITORY, SET, Fleet
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "bench"))
-import swap  # noqa: E402 (the bench, of which this is the short version)
+import swap
 
 
 def test_swaps_under_load_lose_nothing(fleet: Fleet, source: Path) -> None:
