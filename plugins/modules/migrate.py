@@ -90,10 +90,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.alone import Busy, alone
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.transient import Transient, TransientError
 
+# Seconds to wait for the migration of a controller that died.
+WAIT = 60
 STILL_SERVES = "What served before still serves."
 
 
@@ -174,14 +177,21 @@ def main() -> None:
             commands = []
             result.update(changed=False, version=live.get("schema", ""))
             result["lines"] = [f"Nothing to migrate: {layout.live()} was migrated with the same files and settings."]
-        for command in commands:
-            rc, output, seconds = transient.run(words_of(command), given["timeout"])
-            result["lines"] += [f"$ {command}", *output.splitlines()]
-            result["seconds"] = round(result["seconds"] + seconds, 2)
-            if rc:
-                raise TransientError(f"it failed with exit code {rc}; its output says why.")
-            if command == given["version_command"]:
-                result["version"] = version_in(output)
+        with alone(os.path.join(layout.home, ".migrate.lock"), WAIT):
+            for command in commands:
+                rc, output, seconds = transient.run(words_of(command), given["timeout"])
+                result["lines"] += [f"$ {command}", *output.splitlines()]
+                result["seconds"] = round(result["seconds"] + seconds, 2)
+                if rc:
+                    raise TransientError(f"it failed with exit code {rc}; its output says why.")
+                if command == given["version_command"]:
+                    result["version"] = version_in(output)
+    except Busy:
+        module.fail_json(
+            msg=f"A migration of {given['app']} that an earlier run started is still at work on this host: run again "
+            f"when it is done. {STILL_SERVES}",
+            **result,
+        )
     except TransientError as error:
         where = f"{command!r}: " if command else ""
         module.fail_json(msg=f"{where}{error} {STILL_SERVES}", **result)

@@ -143,12 +143,14 @@ removed:
 import http.client
 import os
 import shlex
+import shutil
 import time
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import systemd
+from ..module_utils._private.alone import Busy, alone
 from ..module_utils._private.environment import read_environment
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout, sync_directory, write_atomically
@@ -163,6 +165,8 @@ PROBE_TIMEOUT = 5.0
 STOP_MARGIN = 30
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
+# What a switch writes is some kilobytes.
+ROOM = 1 << 20
 STILL_SERVES = "What served before still serves."
 
 
@@ -207,24 +211,35 @@ class Rollout:
         :raises RolloutError: when it does not pass; it is stopped by then.
         """
         self.stop_strays()
-        self.install_units(own_only=True)
-        if systemd.properties(self.service, "ActiveState")["ActiveState"] == "failed":
-            systemd.systemctl("reset-failed", self.service)
-        systemd.systemctl("start", self.layout.socket(self.generation))
-        systemd.systemctl("start", "--no-block", self.service)
         try:
+            self.check_room()
+            self.install_units(own_only=True)
+            if systemd.properties(self.service, "ActiveState")["ActiveState"] == "failed":
+                systemd.systemctl("reset-failed", self.service)
+            systemd.systemctl("start", self.layout.socket(self.generation))
+            systemd.systemctl("start", "--no-block", self.service)
             self.wait_for_health()
             self.smoke()
-        except RolloutError as error:
-            error.journal = self.journal()
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            failure = RolloutError(str(error), self.journal())
             self.abandon()
-            raise
+            raise failure from None
 
     def stop_strays(self) -> None:
-        """Stop what a killed rollout left behind: neither live nor asked for."""
+        """Stop what a killed rollout left behind: all but the live one. Also a candidate of this generation, which may
+        have crashed over and over since.
+        """
         for generation in systemd.instances(self.layout.app):
-            if generation not in (self.layout.live(), self.generation):
+            if generation != self.layout.live():
                 self.stop(generation)
+
+    def check_room(self) -> None:
+        """:raises RolloutError: when a disk is full: the switch could not be made, or not be written down."""
+        for directory in (self.layout.home, os.path.dirname(self.layout.run), self.layout.units):
+            if shutil.disk_usage(directory).free < ROOM:
+                raise RolloutError(
+                    f"Candidate {self.generation} was not started: {directory} has less than {ROOM >> 20} MB free."
+                )
 
     def wait_for_health(self) -> None:
         deadline = time.monotonic() + self.given["health_deadline"]
@@ -347,7 +362,9 @@ class Rollout:
 
     def point_current(self, generation: str) -> None:
         """The switch: one rename(2). Whoever reads ``current`` sees the old generation or the new one."""
-        temporary = f"{self.layout.current}.{os.getpid()}.tmp"
+        temporary = f"{self.layout.current}.tmp"
+        if os.path.lexists(temporary):
+            os.unlink(temporary)  # of a rollout that was killed here
         os.symlink(os.path.join("generations", generation), temporary)
         os.rename(temporary, self.layout.current)
         sync_directory(self.layout.home)
@@ -421,7 +438,7 @@ class Rollout:
                 old.install_units()
                 old.point_current(before)
                 old.wait_until_public()
-        except RolloutError as second:
+        except (RolloutError, systemd.SystemdError, OSError) as second:
             raise RolloutError(f"{error} Going back to {before} failed too: {second}", error.journal) from None
         self.stop(self.generation)
         raise RolloutError(f"{error} The host went back to {before}.", error.journal)
@@ -467,6 +484,24 @@ def main() -> None:
             result=outcome, reason=reason, seconds=seconds(),
         )  # fmt: skip
 
+    def take_step() -> None:
+        rollout.generations.catch_up()
+        if given["step"] == "abandon":
+            rollout.abandon()
+        elif given["step"] == "candidate":
+            rollout.start_candidate()
+        else:
+            if before != rollout.generation:
+                note("switching")
+            result["switched_in"] = round(rollout.switch(), 2)
+            schema = {"schema": given["schema"]} if given["schema"] else {}
+            rollout.generations.set_state(rollout.generation, "good", **schema)
+            if before and before != rollout.generation and given["action"] == "rollback":
+                rollout.generations.set_state(before, "left")
+            if before != rollout.generation:
+                note("switched")
+            result["removed"] = rollout.generations.prune(given["keep"])
+
     try:
         if not rollout.record:
             if module.check_mode:
@@ -477,26 +512,22 @@ def main() -> None:
         result["changed"] = True
         if module.check_mode:
             module.exit_json(**result)
-        if given["step"] == "abandon":
-            rollout.abandon()
-        elif given["step"] == "candidate":
-            rollout.start_candidate()
-        else:
-            result["switched_in"] = round(rollout.switch(), 2)
-            schema = {"schema": given["schema"]} if given["schema"] else {}
-            rollout.generations.set_state(rollout.generation, "good", **schema)
-            if before and before != rollout.generation and given["action"] == "rollback":
-                rollout.generations.set_state(before, "left")
-            if before != rollout.generation:
-                note("switched")
-            result["removed"] = rollout.generations.prune(given["keep"])
+        with alone(os.path.join(rollout.layout.home, ".rollout.lock"), given["drain_seconds"] + STOP_MARGIN):
+            take_step()
+    except Busy:
+        module.fail_json(
+            msg=f"Another rollout of {given['app']} is at work on this host: run again when it is done.", **result
+        )
     except RolloutError as error:
         result["seconds"] = seconds()
         if not rollout.record:
             module.fail_json(msg=str(error), **result)
-        if before != rollout.generation:
-            rollout.generations.set_state(rollout.generation, "bad", reason=str(error))
-        note("failed", str(error))
+        try:
+            if before != rollout.generation:
+                rollout.generations.set_state(rollout.generation, "bad", reason=str(error))
+            note("failed", str(error))
+        except OSError as second:
+            error = RolloutError(f"{error} It could not be written down: {second.strerror}.", error.journal)
         if given["step"] == "candidate":
             reason = f"{error} {STILL_SERVES}" if before else str(error)
             module.exit_json(**{**result, "healthy": False, "reason": reason, "journal": error.journal})

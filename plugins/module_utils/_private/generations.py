@@ -15,6 +15,8 @@ import time
 from . import systemd
 from .layout import GENERATION_ID, Layout, write_atomically
 
+LEDGER_ENTRIES = 2000
+
 
 class Generations:
     def __init__(self, layout: Layout) -> None:
@@ -59,6 +61,13 @@ class Generations:
                 continue
         return [entry for entry in entries if isinstance(entry, dict)]
 
+    def shorten_ledger(self) -> None:
+        """Years of releases stay, but not for ever: the oldest go when there are many."""
+        entries = self.ledger()
+        if len(entries) > 2 * LEDGER_ENTRIES:
+            lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in entries[-LEDGER_ENTRIES:]]
+            write_atomically(self.layout.ledger, "".join(lines).encode(), 0o644)
+
     def served(self, *states: str) -> list[str]:
         """Generations in a state that have served, the latest first, by the ledger and never by file times."""
         records, order = self.all(), []
@@ -67,6 +76,21 @@ class Generations:
             if entry.get("result") == "switched" and name not in order and records.get(name, {}).get("state") in states:
                 order.append(name)
         return order
+
+    def catch_up(self) -> None:
+        """Write down a switch whose rollout was killed before it could: ``current`` says so, the ledger does not yet."""
+        live, ledger = self.layout.live(), self.ledger()
+        if not live or self.live_since():
+            return
+        intents = [entry for entry in ledger if entry.get("result") == "switching" and entry.get("to") == live]
+        intent = intents[-1] if intents else {}
+        before = str(intent.get("from", ""))
+        if intent.get("action") == "rollback" and self.layout.read_record(before):
+            self.set_state(before, "left")
+        if self.layout.read_record(live):
+            self.set_state(live, "good")
+        told = {key: intent.get(key, "") for key in ("action", "by")}
+        self.note(**told, **{"from": before, "to": live}, result="switched", reason="interrupted, found by a later run")
 
     def to_go_back_to(self) -> str:
         """The good generation that served before the live one; empty when there is none."""
@@ -102,6 +126,7 @@ class Generations:
             shutil.rmtree(self.layout.generation(name), ignore_errors=True)
         if removed:
             systemd.systemctl("daemon-reload")
+        self.shorten_ledger()
         kept = self.all().values()
         for directory, used in (
             (self.layout.releases, {record.get("release") for record in kept}),

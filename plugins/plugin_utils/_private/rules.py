@@ -29,7 +29,6 @@ POSITIVE = (
     "forge_drain_seconds",
     "forge_health_deadline",
     "forge_health_passes",
-    "forge_lock_seconds",
     "forge_migrations_timeout",
     "forge_worker_memory_mb",
 )
