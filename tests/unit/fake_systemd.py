@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +28,7 @@ class FakeSystemd:
         self.wrote: list[str] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("systemctl", "properties", "is_enabled", "instances", "journal"):
+        for name in ("systemctl", "properties", "is_enabled", "instances", "running", "states", "journal"):
             monkeypatch.setattr(systemd, name, getattr(self, name))
 
     def systemctl(self, verb: str, *words: str, timeout: float = 120) -> str:
@@ -36,13 +37,15 @@ class FakeSystemd:
         if verb == "start":
             if f"{self.layout.app}.service" in set(units) - self.active:  # starts what current names
                 live = self.layout.live()
-                units += [self.layout.service(live), self.layout.socket(live)]
+                units += [self.layout.target(live), self.layout.socket(live)]
+            for target in [unit for unit in units if unit.endswith(".target")]:
+                units += self.wanted_by(target)
             self.active |= set(units) - self.dies_at_start
         elif verb == "stop":
-            self.active -= set(units)
+            self.active = {unit for unit in self.active if not any(fnmatch(unit, pattern) for pattern in units)}
             shared = {f"{self.layout.app}.service", f"{self.layout.app}.socket"}
             if shared & set(units):  # PartOf
-                self.active = {unit for unit in self.active if not unit.startswith(f"{self.layout.app}@")}
+                self.active = {unit for unit in self.active if "@" not in unit}
         elif verb == "enable":
             self.enabled |= set(units)
         elif verb == "show":
@@ -65,6 +68,15 @@ class FakeSystemd:
         sub = "auto-restart" if unit in self.dies_at_start else "running"
         return {"ActiveState": state, "SubState": sub, "NRestarts": "0", "Job": "0", "ExecMainStatus": "3"}
 
+    def wanted_by(self, target: str) -> list[str]:
+        path = Path(self.layout.units, target)
+        generation = target.partition("@")[2].rpartition(".")[0]
+        text = path.read_text() if path.exists() else f"Wants={self.layout.app}@%i.service"
+        return [unit.replace("%i", generation) for unit in text.rpartition("Wants=")[2].split()]
+
+    def states(self, *units: str) -> dict[str, str]:
+        return {unit: self.properties(unit)["ActiveState"] for unit in units}
+
     def is_enabled(self, unit: str) -> bool:
         return unit in self.enabled
 
@@ -74,6 +86,10 @@ class FakeSystemd:
             for unit in self.active
             if unit.startswith(f"{app}@") and unit.endswith(".service")
         )
+
+    def running(self, app: str) -> list[str]:
+        names = [unit for unit in self.active if "@" in unit and unit.endswith((".service", ".timer"))]
+        return sorted({name.partition("@")[2].rpartition(".")[0] for name in names})
 
     def journal(self, _unit: str, _since: float, _lines: int = 30) -> list[str]:
         return self.wrote

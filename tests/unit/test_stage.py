@@ -126,6 +126,7 @@ def make(tmp_path: Path) -> Callable[..., Stage]:
             "record": {"release": "0123456789ab", "workers": 3},
             "environment": f'FORGE_SECRET_KEY="{SECRET}"\n',
             "files": {"gunicorn.conf.py": "workers = 3\n"},
+            "secret_files": {},
             "units": {"forge@.service": "[Service]\n", "forge.socket": "[Socket]\n"},
             "blobs": {
                 "release": blob(packed({"shop/main.py": "app = None\n"})),
