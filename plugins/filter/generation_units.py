@@ -63,9 +63,11 @@ def generation_units(web: str, app: str, processes: dict[str, dict[str, Any]] | 
 
 
 def target(app: str, wanted: list[str]) -> str:
+    names = " ".join(wanted)
     return (
         f"{HEAD}[Unit]\nDescription={app}: generation %i with its processes\nPartOf={app}.service\n"
-        f"Wants={' '.join(wanted)}\n"
+        "# By default a target comes after what it is part of: that is what starts it, and waits for it.\n"
+        f"DefaultDependencies=no\nWants={names}\nAfter={names}\n"
     )
 
 

@@ -169,8 +169,7 @@ STOP_MARGIN = 30
 WATCH_FAILURES = 3
 STILL_SERVES = "What served before still serves."
 CANNOT_DRAIN = (
-    "{server} can neither stand by nor drain: requests that are under way on its connections may be lost when it is "
-    "stopped by a release."
+    "{server} can neither stand by nor drain: a release or a stop may cut requests that are under way on its connections."
 )
 
 
@@ -191,6 +190,8 @@ class Rollout:
         self.service = self.layout.service(self.generation)
         self.record = self.layout.read_record(self.generation)
         self.drains: bool = self.record.get("drains", True)
+        server = self.record.get("worker_class") or "The asgi worker of Gunicorn"
+        self.loses = "" if self.drains else CANNOT_DRAIN.format(server=server)
         self.began = time.time()
 
     def units(self) -> dict[str, str]:
@@ -310,27 +311,36 @@ class Rollout:
     def starts_by_timer(self, unit: str) -> bool:
         return unit.replace(".service", ".timer") in self.layout.processes(self.generation)
 
-    def stop(self, generation: str) -> None:
-        """Stop a generation; it drains. Its socket goes first, or a late probe would start it again."""
-        units = [self.layout.socket(generation), self.layout.service(generation)]
-        systemd.systemctl("stop", "--no-block", *units)
-        self.stop_processes(generation)
-        systemd.systemctl("stop", *units, timeout=self.given["drain_seconds"] + STOP_MARGIN)
+    def stop(self, generation: str, only_processes: bool = False) -> None:
+        """Stop a generation; it drains. Its socket goes first, or a late probe would start it again.
 
-    def stop_processes(self, generation: str) -> None:
-        """Stop a generation's other processes. A command that a timer has started is waited for as long as it may take."""
+        :param only_processes: leave its web process.
+        """
+        web = [] if only_processes else [self.layout.socket(generation), self.layout.service(generation)]
+        # By pattern: what a lost directory had named is stopped too, and what was never loaded is no failure.
+        own = f"{self.layout.app}.*@{generation}."
+        others = [f"{self.layout.app}@{generation}.[t]arget", f"{own}timer", f"{own}service"]
+        seconds = self.given["drain_seconds"]
+        if self.layout.processes(generation):
+            if web:
+                systemd.systemctl("stop", "--no-block", *web)
+            seconds = max(seconds, self.finish_scheduled(generation))
+        systemd.systemctl("stop", *web, *others, timeout=seconds + STOP_MARGIN)
+
+    def finish_scheduled(self, generation: str) -> int:
+        """Wait for a command that a timer has started, as long as it may take to stop.
+
+        :returns: seconds that any process of the generation may take to stop.
+        """
         names = self.layout.processes(generation)
         timers = [name for name in names if name.endswith(".timer")]
-        seconds = max((self.stop_seconds(name) for name in names), default=0)
         if timers:
             systemd.systemctl("stop", *timers)
             scheduled = [name.replace(".timer", ".service") for name in timers]
             deadline = time.monotonic() + max(map(self.stop_seconds, scheduled))
             while time.monotonic() < deadline and {"active", "activating"} & set(systemd.states(*scheduled).values()):
                 time.sleep(PAUSE)
-        # By pattern, so that what a lost directory had named is stopped too.
-        patterns = [f"{self.layout.app}.*@{generation}.{kind}" for kind in ("timer", "service")]
-        systemd.systemctl("stop", self.layout.target(generation), *patterns, timeout=seconds + STOP_MARGIN)
+        return max(map(self.stop_seconds, names), default=0)
 
     def stop_seconds(self, unit: str) -> int:
         """``TimeoutStopSec`` of a unit file; 0 where it has none."""
@@ -478,7 +488,7 @@ class Rollout:
             raise error
         old = Rollout({**self.given, "generation": before, "smoke": [], "smoke_command": "", "watch_seconds": 0})
         try:
-            self.stop_processes(self.generation)
+            self.stop(self.generation, only_processes=True)
             if before not in systemd.instances(self.layout.app):
                 systemd.systemctl("start", self.layout.socket(before))
                 systemd.systemctl("start", "--no-block", self.layout.service(before))
@@ -558,11 +568,14 @@ def main() -> None:
         if given["step"] == "abandon":
             rollout.abandon()
         elif given["step"] == "candidate":
+            if rollout.loses:
+                module.warn(rollout.loses)
             rollout.start_candidate()
         else:
             result["switched_in"] = round(rollout.switch(), 2)
             schema = {"schema": given["schema"]} if given["schema"] else {}
-            rollout.generations.set_state(rollout.generation, "good", **schema)
+            loses = {"loses": rollout.loses} if rollout.loses else {}
+            rollout.generations.set_state(rollout.generation, "good", **schema, **loses)
             if before and before != rollout.generation and given["action"] == "rollback":
                 rollout.generations.set_state(before, "left")
             if before != rollout.generation:

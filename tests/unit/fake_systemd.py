@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,9 @@ class FakeSystemd:
         self.calls: list[tuple[str, ...]] = []
         self.dies_at_start: set[str] = set()
         self.never_public: set[str] = set()
+        self.ends_after: dict[str, int] = {}
+        self.ended: list[str] = []
+        self.on_start: Callable[[list[str]], object] = lambda _units: None
         self.listens: list[str] = []
         self.wrote: list[str] = []
 
@@ -41,6 +45,7 @@ class FakeSystemd:
             for target in [unit for unit in units if unit.endswith(".target")]:
                 units += self.wanted_by(target)
             self.active |= set(units) - self.dies_at_start
+            self.on_start(units)
         elif verb == "stop":
             self.active = {unit for unit in self.active if not any(fnmatch(unit, pattern) for pattern in units)}
             shared = {f"{self.layout.app}.service", f"{self.layout.app}.socket"}
@@ -54,7 +59,12 @@ class FakeSystemd:
         return ""
 
     def tick(self) -> None:
-        """Workers look at ``current`` and say what they do."""
+        """Workers look at ``current`` and say what they do; what ends by itself comes nearer to it."""
+        for unit in self.active & self.ends_after.keys():
+            self.ends_after[unit] -= 1
+            if self.ends_after[unit] <= 0:
+                self.active.discard(unit)
+                self.ended.append(unit)
         for generation in self.instances(self.layout.app):
             states = Path(self.layout.worker_states(generation))
             states.mkdir(parents=True, exist_ok=True)

@@ -160,7 +160,12 @@ def test_first_stage_makes_everything_and_the_second_finds_nothing(
     assert (home / "layers" / "aaaaaaaaaaaa-py3.11" / "bin" / "python").exists()
     assert (home / "pip-was-called").exists()
     assert sorted(os.listdir(tmp_path / "units")) == ["forge.socket", f"forge@{GENERATION}.service"]
-    assert stage.layout.read_record(GENERATION) == {"release": "0123456789ab", "state": "validated", "workers": 3}
+    assert stage.layout.read_record(GENERATION) == {
+        "release": "0123456789ab",
+        "state": "validated",
+        "workers": 3,
+        "drains": True,
+    }
     assert not stage.layout.live()
     assert calls == [("daemon-reload",)]
 
