@@ -168,9 +168,7 @@ STOP_MARGIN = 30
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
 STILL_SERVES = "What served before still serves."
-CANNOT_DRAIN = (
-    "{server} can neither stand by nor drain: a release or a stop may cut requests that are under way on its connections."
-)
+CANNOT_DRAIN = "{server} can neither stand by nor drain: a release or a stop may cut requests that are under way on its connections."
 
 
 class RolloutError(Exception):

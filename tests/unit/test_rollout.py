@@ -447,8 +447,8 @@ def test_old_processes_end_before_new_ones_start(host: Host) -> None:
     others = {unit for unit in host.systemd.active if unit.startswith("forge.")} - set(PUBLIC)
     assert others == {f"forge.worker@{OLD}.service"}, "a candidate's processes wait for the switch"
     started: list[set[str]] = []
-    host.systemd.on_start = lambda units: f"forge.worker@{NEW}.service" in units and started.append(
-        {unit for unit in host.systemd.active if OLD in unit}
+    host.systemd.on_start = lambda units: (
+        f"forge.worker@{NEW}.service" in units and started.append({unit for unit in host.systemd.active if OLD in unit})
     )
     rollout.switch()
     assert started[0] == set()
