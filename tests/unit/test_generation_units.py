@@ -21,6 +21,7 @@ Description=web
 [Service]
 Type=notify
 Sockets=shop.socket shop@%i.socket
+NonBlocking=yes
 User=shop
 WorkingDirectory=/srv/shop/releases/1
 ExecStart=/bin/web
@@ -62,7 +63,7 @@ def test_processes_run_as_the_web_process_does() -> None:
                  "PartOf=shop@%i.target", 'ExecStart=/usr/bin/env "--" "celery" "-A" "shop" "two words" "100%%" "$$HOME"',
                  ):  # fmt: skip
         assert worker.count(line) == 1, line
-    assert not [line for line in worker if line.startswith(("Sockets=", "RuntimeDirectory="))]
+    assert not [line for line in worker if line.startswith(("Sockets=", "NonBlocking=", "RuntimeDirectory="))]
     nightly = units["shop.nightly@.service"]
     assert "Type=oneshot\n" in nightly
     assert "Restart=" not in nightly
