@@ -223,6 +223,7 @@ class Rollout:
         try:
             self.wait_for_health()
             self.smoke()
+            self.check_socket()
         except RolloutError as error:
             error.journal = self.journal()
             self.abandon()
@@ -230,6 +231,16 @@ class Rollout:
         if not self.drains:
             self.stop(self.generation)
             self.install_units(own_only=True)
+
+    def check_socket(self) -> None:
+        """:raises RolloutError: when a first release cannot listen where it should."""
+        unit = f"{self.layout.app}.socket"
+        if self.drains and not self.layout.live() and systemd.states(unit).get(unit) != "active":
+            listens = ", ".join(self.record.get("listen", []))
+            raise RolloutError(
+                f"{unit} could not be opened: something else on this host listens on {listens}. Give this app another "
+                f"forge_listen, or stop what is there."
+            )
 
     def start_web(self) -> None:
         if systemd.properties(self.service, "ActiveState")["ActiveState"] == "failed":

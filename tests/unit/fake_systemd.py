@@ -44,6 +44,8 @@ class FakeSystemd:
                 units += [self.layout.target(live), self.layout.socket(live)]
             for target in [unit for unit in units if unit.endswith(".target")]:
                 units += self.wanted_by(target)
+            if any(unit.startswith(f"{self.layout.app}@") and unit.endswith(".service") for unit in units):
+                units.append(f"{self.layout.app}.socket")  # Sockets=
             self.active |= set(units) - self.dies_at_start
             self.on_start(units)
         elif verb == "stop":

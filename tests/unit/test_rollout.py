@@ -199,6 +199,16 @@ def test_first_switch_holds_the_app_at_boot(host: Host) -> None:
     assert host.layout.live() == NEW
 
 
+def test_address_that_is_taken_is_said(host: Host) -> None:
+    os.unlink(host.layout.current)
+    host.systemd.active, host.systemd.enabled = set(), set()
+    host.systemd.dies_at_start.add("forge.socket")
+    Generations(host.layout).set_state(NEW, "validated", listen=["0.0.0.0:80"])
+    with pytest.raises(RolloutError, match=r"^forge.socket could not be opened: something else .* on 0.0.0.0:80"):
+        host.rollout().start_candidate()
+    assert host.running == []
+
+
 def test_new_generation_that_takes_no_public_request_is_taken_back(host: Host) -> None:
     host.systemd.never_public.add(NEW)
     host.systemd.wrote = ["hunter22-hunter22"]
