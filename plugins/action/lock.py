@@ -74,8 +74,6 @@ class ActionModule(ActionBase):
     def _beat(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """One refresh. One that does not get through is nothing to stop for: the next may."""
         try:
-            return self._execute_module(
-                module_name="thecodeforge.fastapi.lock", module_args=arguments, task_vars=task_vars
-            )
+            return call(self, "lock", arguments, task_vars)
         except Exception:
             return {}

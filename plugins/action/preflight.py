@@ -9,7 +9,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ..filter.unknown_names import unknown_names
-from ..plugin_utils._private.rules import declared_options, wrong_settings, wrong_types, wrong_values
+from ..plugin_utils._private.rules import declared_options, wrong_names, wrong_settings, wrong_types, wrong_values
 
 OPTIONS = declared_options()  # read once, when Ansible loads this, and not again in each of its forks
 
@@ -38,6 +38,8 @@ class ActionModule(ActionBase):
             said += wrong_values(values)
             prefix = values.get("forge_environment_prefix", "FORGE_")
             said += wrong_settings(values.get("forge_environment", {}), prefix)
+            said += wrong_settings(values.get("forge_environment_plain", {}), "", "forge_environment_plain")
+            said += wrong_names(values)
         if said:
             raise AnsibleActionFail(" ".join([*said, "Nothing was changed."]))
         return {**result, "changed": False}

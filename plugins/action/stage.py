@@ -25,8 +25,9 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         if not arguments.get("generation"):
-            parts = {name: arguments[name] for name in ("release", "layer", "environment", "files", "units")}
-            arguments["generation"] = generation_id(**parts)
+            parts = {name: arguments[name] for name in ("release", "layer", "environment", "units")}
+            files = {**arguments["files"], **arguments.get("secret_files", {})}
+            arguments["generation"] = generation_id(files=files, **parts)
             arguments["record"] = {**arguments.get("record", {}), "generation": arguments["generation"]}
         compared = arguments.pop("compared", None)
         blobs = {

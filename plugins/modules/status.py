@@ -100,7 +100,7 @@ from ..module_utils._private import systemd
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.probe import ask
-from ..module_utils._private.settled import public_workers
+from ..module_utils._private.settled import idle_processes, public_workers
 
 PROBE_TIMEOUT = 5.0
 
@@ -109,11 +109,14 @@ def problem_of(layout: Layout, path: str, status: int) -> str:
     live = layout.live()
     if not live:
         return "nothing was ever released here"
-    running = systemd.instances(layout.app)
-    if live not in running:
+    if live not in systemd.instances(layout.app):
         return f"{live} does not run"
+    running = systemd.running(layout.app)
     if running != [live]:
         return f"{', '.join(name for name in running if name != live)} runs beside it"
+    idle = idle_processes(layout, live)
+    if idle:
+        return f"{', '.join(idle)} should run and does not"
     try:
         answered, _text = ask(layout.private_socket(live), path, PROBE_TIMEOUT)
     except (OSError, http.client.HTTPException):

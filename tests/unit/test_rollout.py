@@ -78,7 +78,8 @@ class Host:
 
     def stopped(self) -> list[str]:
         """Units in the order in which they were stopped."""
-        return [unit for verb, *units in self.systemd.calls if verb == "stop" for unit in units]
+        units = [unit for verb, *units in self.systemd.calls if verb == "stop" for unit in units]
+        return [unit for unit in units if "*" not in unit and "[" not in unit]
 
 
 @pytest.fixture
@@ -228,6 +229,16 @@ def test_first_switch_holds_the_app_at_boot(host: Host) -> None:
     rollout.switch()
     assert set(PUBLIC) <= host.systemd.active & host.systemd.enabled
     assert host.layout.live() == NEW
+
+
+def test_address_that_is_taken_is_said(host: Host) -> None:
+    os.unlink(host.layout.current)
+    host.systemd.active, host.systemd.enabled = set(), set()
+    host.systemd.dies_at_start.add("forge.socket")
+    Generations(host.layout).set_state(NEW, "validated", listen=["0.0.0.0:80"])
+    with pytest.raises(RolloutError, match=r"^forge.socket could not be opened: something else .* on 0.0.0.0:80"):
+        host.rollout().start_candidate()
+    assert host.running == []
 
 
 def test_new_generation_that_takes_no_public_request_is_taken_back(host: Host) -> None:
@@ -431,3 +442,121 @@ def test_half_made_generation_is_none(host: Host, kept: Generations) -> None:
     os.makedirs(host.layout.generation("not-an-id"))
     assert OLD not in kept.all()
     assert "not-an-id" not in kept.all()
+
+
+# -- a server that cannot drain ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stock(host: Host) -> Host:
+    """NEW runs a server that can neither stand by nor drain."""
+    Generations(host.layout).set_state(NEW, "validated", drains=False, server="gunicorn-asgi")
+    unit = f"[Service]\nSockets=forge.socket forge@{NEW}.socket\n"
+    (Path(host.layout.generation(NEW)) / "units" / host.layout.service(NEW)).write_text(unit)
+    host.systemd.never_public.add(NEW)
+    return host
+
+
+def installed_unit(host: Host) -> str:
+    return (Path(host.layout.units) / host.layout.service(NEW)).read_text()
+
+
+def test_stock_candidate_is_tried_without_the_public_socket_and_stopped(stock: Host) -> None:
+    tried: list[str] = []
+    stock.systemd.on_start = lambda _units: tried.append(installed_unit(stock))
+    stock.rollout().start_candidate()
+    assert tried
+    assert all("forge.socket" not in unit for unit in tried)
+    assert stock.running == [OLD]
+    assert "Sockets=forge.socket " in installed_unit(stock)
+
+
+def test_stock_generation_starts_beside_the_old_one_at_the_switch(stock: Host) -> None:
+    rollout = stock.rollout()
+    rollout.start_candidate()
+    beside: list[list[str]] = []
+    stock.systemd.on_start = lambda units: stock.layout.service(NEW) in units and beside.append(stock.running)
+    rollout.switch()
+    assert beside[0] == [OLD, NEW]
+    assert stock.layout.live() == NEW
+    assert stock.running == [NEW]
+
+
+def test_stock_generation_that_fails_at_the_switch_leaves_the_old_one_alone(stock: Host) -> None:
+    rollout = stock.rollout()
+    rollout.start_candidate()
+    stock.answers[NEW] = [503]
+    with pytest.raises(RolloutError, match=rf"was not healthy.* went back to {OLD}"):
+        rollout.switch()
+    assert stock.layout.live() == OLD
+    assert stock.running == [OLD]
+    assert stock.layout.service(OLD) not in stock.stopped()
+
+
+# -- other processes ---------------------------------------------------------------------------------
+
+
+def with_processes(host: Host, generation: str, *names: str) -> None:
+    directory = Path(host.layout.generation(generation)) / "units"
+    for name in names:
+        text = "[Service]\nTimeoutStopSec=5\n" if name.endswith("service") else "[Timer]\n"
+        (directory / name.replace("@", f"@{generation}")).write_text(text)
+    started = [name for name in names if name.replace(".service", ".timer") not in names or name.endswith(".timer")]
+    wants = " ".join([f"forge@{generation}.service", *(name.replace("@", f"@{generation}") for name in started)])
+    (directory / host.layout.target(generation)).write_text(f"[Unit]\nWants={wants}\n")
+
+
+def test_old_processes_end_before_new_ones_start(host: Host) -> None:
+    with_processes(host, OLD, "forge.worker@.service")
+    with_processes(host, NEW, "forge.worker@.service", "forge.nightly@.timer", "forge.nightly@.service")
+    host.rollout(OLD).install_units()
+    host.systemd.active.add(f"forge.worker@{OLD}.service")
+    rollout = host.rollout()
+    rollout.start_candidate()
+    others = {unit for unit in host.systemd.active if unit.startswith("forge.")} - set(PUBLIC)
+    assert others == {f"forge.worker@{OLD}.service"}, "a candidate's processes wait for the switch"
+    started: list[set[str]] = []
+    host.systemd.on_start = lambda units: (
+        f"forge.worker@{NEW}.service" in units and started.append({unit for unit in host.systemd.active if OLD in unit})
+    )
+    rollout.switch()
+    assert started[0] == set()
+    assert {unit for unit in host.systemd.active if unit.startswith("forge.")} - set(PUBLIC) == {
+        f"forge.worker@{NEW}.service",
+        f"forge.nightly@{NEW}.timer",
+    }
+
+
+def test_process_that_dies_takes_the_release_back_and_the_old_ones_run_again(host: Host) -> None:
+    with_processes(host, OLD, "forge.worker@.service")
+    with_processes(host, NEW, "forge.worker@.service")
+    host.rollout(OLD).install_units()
+    host.systemd.active.add(f"forge.worker@{OLD}.service")
+    host.systemd.dies_at_start.add(f"forge.worker@{NEW}.service")
+    rollout = host.rollout()
+    rollout.start_candidate()
+    with pytest.raises(RolloutError, match=rf"Process worker of {NEW} exited \(status 3\).* went back to {OLD}"):
+        rollout.switch()
+    assert host.layout.live() == OLD
+    assert f"forge.worker@{OLD}.service" in host.systemd.active
+    assert host.systemd.running("forge") == [OLD]
+
+
+def test_command_of_a_timer_is_waited_for(host: Host) -> None:
+    with_processes(host, OLD, "forge.nightly@.timer", "forge.nightly@.service")
+    host.rollout(OLD).install_units()
+    running = f"forge.nightly@{OLD}.service"
+    host.systemd.active |= {f"forge.nightly@{OLD}.timer", running}
+    host.systemd.ends_after[running] = 3
+    rollout = host.rollout()
+    rollout.start_candidate()
+    rollout.switch()
+    assert host.systemd.ended == [running], "by itself, and not by a signal"
+
+
+def test_prune_removes_the_units_of_processes(host: Host, kept: Generations) -> None:
+    names = [f"forge.worker@{generation(0)}.service", f"forge@{generation(0)}.target", f"shop@{generation(0)}.service"]
+    for name in names:
+        (Path(host.layout.units) / name).write_text("")
+    kept.prune(3)
+    assert set(names) & set(os.listdir(host.layout.units)) == {names[2]}, "another app's is left"

@@ -46,6 +46,7 @@ class AnsibleModule:
 
     def __init__(self, argument_spec: dict[str, dict[str, Any]], supports_check_mode: bool = False) -> None:
         self.check_mode, self._diff = self.checks, self.diffs
+        self.warnings: list[str] = []
         self.secrets = [str(self.given.get(name) or "") for name, spec in argument_spec.items() if spec.get("no_log")]
         self.params = {name: self.value(name, spec) for name, spec in argument_spec.items()}
         unknown = sorted(set(self.given) - set(argument_spec))
@@ -68,6 +69,9 @@ class AnsibleModule:
             self.fail_json(f"{name} must be one of {', '.join(spec['choices'])}.")
         return value
 
+    def warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+
     def exit_json(self, **result: Any) -> NoReturn:
         self.answer(result)
         sys.exit(0)
@@ -77,7 +81,7 @@ class AnsibleModule:
         sys.exit(1)
 
     def answer(self, result: dict[str, Any]) -> None:
-        text = json.dumps(result)
+        text = json.dumps({**result, "warnings": self.warnings} if self.warnings else result)
         for secret in filter(None, self.secrets):
             text = text.replace(json.dumps(secret)[1:-1], MASK)
         print("\n" + text, flush=True)

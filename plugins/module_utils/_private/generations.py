@@ -107,6 +107,11 @@ class Generations:
         switches = [entry for entry in self.ledger() if entry.get("result") == "switched"]
         return str(switches[-1].get("time", "")) if switches and switches[-1].get("to") == live else ""
 
+    def owns(self, generation: str, unit: str) -> bool:
+        """Is this unit file of that generation of this app?"""
+        name, _at, instance = unit.partition("@")
+        return name.partition(".")[0] == self.layout.app and instance.rpartition(".")[0] == generation
+
     def prune(self, keep: int) -> list[str]:
         """Remove what is not needed any more: all but ``keep`` generations that have served, then layers and releases
         without one.
@@ -116,11 +121,12 @@ class Generations:
         :returns: ids of the generations that were removed.
         """
         served = self.served("good", "left")[:keep]
-        needed = {self.layout.live(), self.to_go_back_to(), *served, *systemd.instances(self.layout.app)}
+        needed = {self.layout.live(), self.to_go_back_to(), *served, *systemd.running(self.layout.app)}
         removed = [name for name in self.all() if name not in needed]
         for name in removed:
             systemd.systemctl("stop", self.layout.socket(name))
-            for path in (os.path.join(self.layout.units, self.layout.service(name)), self.layout.record(name)):
+            units = [path for path in os.listdir(self.layout.units) if self.owns(name, path)]
+            for path in [*(os.path.join(self.layout.units, unit) for unit in units), self.layout.record(name)]:
                 if os.path.exists(path):
                     os.unlink(path)
             shutil.rmtree(self.layout.generation(name), ignore_errors=True)

@@ -56,6 +56,18 @@ class Layout:
     def socket(self, generation: str) -> str:
         return f"{self.app}@{generation}.socket"
 
+    def target(self, generation: str) -> str:
+        """Starts a generation's web process and its other processes."""
+        return f"{self.app}@{generation}.target"
+
+    def processes(self, generation: str) -> list[str]:
+        """Units of a generation's other processes: services that run, timers, and services that a timer starts."""
+        try:
+            names = os.listdir(os.path.join(self.generation(generation), "units"))
+        except OSError:
+            return []
+        return sorted(name for name in names if name.startswith(f"{self.app}.") and f"@{generation}." in name)
+
     def live(self) -> str:
         """Id of the generation that ``current`` names; empty when there is none."""
         try:
