@@ -186,7 +186,7 @@ def test_full_disk_stops_the_candidate_before_it_starts(host: Host, monkeypatch:
 
 
 def test_systemd_that_refuses_stops_the_candidate(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_self: Rollout, own_only: bool = False) -> None:
+    def refuse(_self: Rollout, **_options: bool) -> None:
         raise module.systemd.SystemdError("Failed to reload daemon")
 
     monkeypatch.setattr(Rollout, "install_units", refuse)
