@@ -99,7 +99,7 @@ def other(tmp_path_factory: pytest.TempPathFactory, box: Fleet) -> dict[str, Any
 
 
 def place(box: Fleet) -> dict[str, Any]:
-    return json.loads(box.on("box", "curl -s http://127.0.0.1:8100/place"))
+    return json.loads(box.on("box", "curl -s -m 10 http://127.0.0.1:8100/place"))
 
 
 def live(box: Fleet) -> str:

@@ -103,7 +103,7 @@ def write_project(directory: Path, *requirements: str, **files: str) -> Path:
 def load(url: str) -> Iterator[dict[str, Any]]:
     """Requests of several kinds while the block runs; afterwards the mapping says what became of them."""
     command = [sys.executable, str(REPOSITORY / "tests" / "bench" / "load.py"), url]
-    command += ["--clients", "keepalive=4,closing=3,post=3,pausing=4"]
+    command += ["--clients", "keepalive=2,closing=2,post=2,pausing=6"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = {}
     try:
