@@ -165,6 +165,7 @@ PROBE_TIMEOUT = 5.0
 STOP_MARGIN = 30
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
+ABANDON_SECONDS = 5
 # What a switch writes is some kilobytes.
 ROOM = 1 << 20
 STILL_SERVES = "What served before still serves."
@@ -297,16 +298,20 @@ class Rollout:
                 f"Generation {self.generation} exited (status {state.get('ExecMainStatus', '?')}): its journal says why."
             )
 
-    def stop(self, generation: str) -> None:
+    def stop(self, generation: str, seconds: float = 0) -> None:
         """Stop a generation; it drains. Its socket goes first, or a late probe would start it again."""
         units = [self.layout.socket(generation), self.layout.service(generation)]
-        systemd.systemctl("stop", *units, timeout=self.given["drain_seconds"] + STOP_MARGIN)
+        systemd.systemctl("stop", *units, timeout=seconds or self.given["drain_seconds"] + STOP_MARGIN)
 
     def abandon(self) -> None:
-        """Stop the candidate. It has served nobody."""
+        """Stop the candidate. It has served nobody, so one that hangs is not waited for."""
         if self.generation == self.layout.live():
             return
-        self.stop(self.generation)
+        try:
+            self.stop(self.generation, ABANDON_SECONDS)
+        except systemd.SystemdError:
+            systemd.systemctl("kill", "--signal=SIGKILL", self.service)
+            self.stop(self.generation)
         if not self.layout.live():
             # Nothing can serve yet: an open public socket would only fail over and over.
             systemd.systemctl("stop", f"{self.layout.app}.socket")
