@@ -169,6 +169,7 @@ PROBE_TIMEOUT = 5.0
 STOP_MARGIN = 30
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
+ABANDON_SECONDS = 5
 # What a switch writes is some kilobytes.
 ROOM = 1 << 20
 STILL_SERVES = "What served before still serves."
@@ -335,10 +336,11 @@ class Rollout:
     def starts_by_timer(self, unit: str) -> bool:
         return unit.replace(".service", ".timer") in self.layout.processes(self.generation)
 
-    def stop(self, generation: str, only_processes: bool = False) -> None:
+    def stop(self, generation: str, only_processes: bool = False, within: float = 0) -> None:
         """Stop a generation; it drains. Its socket goes first, or a late probe would start it again.
 
         :param only_processes: leave its web process.
+        :param within: seconds; those of its drain when 0.
         """
         web = [] if only_processes else [self.layout.socket(generation), self.layout.service(generation)]
         # By pattern: what a lost directory had named is stopped too, and what was never loaded is no failure.
@@ -349,7 +351,7 @@ class Rollout:
             if web:
                 systemd.systemctl("stop", "--no-block", *web)
             seconds = max(seconds, self.finish_scheduled(generation))
-        systemd.systemctl("stop", *web, *others, timeout=seconds + STOP_MARGIN)
+        systemd.systemctl("stop", *web, *others, timeout=within or seconds + STOP_MARGIN)
 
     def finish_scheduled(self, generation: str) -> int:
         """Wait for a command that a timer has started, as long as it may take to stop.
@@ -372,10 +374,14 @@ class Rollout:
         return int(found[1]) if found else 0
 
     def abandon(self) -> None:
-        """Stop the candidate. It has served nobody."""
+        """Stop the candidate. It has served nobody, so one that hangs is not waited for."""
         if self.generation == self.layout.live():
             return
-        self.stop(self.generation)
+        try:
+            self.stop(self.generation, within=ABANDON_SECONDS)
+        except systemd.SystemdError:
+            systemd.systemctl("kill", "--signal=SIGKILL", self.service)
+            self.stop(self.generation)
         if not self.layout.live():
             # Nothing can serve yet: an open public socket would only fail over and over.
             systemd.systemctl("stop", f"{self.layout.app}.socket")

@@ -5,7 +5,6 @@ import sys
 
 import matplotlib.pyplot as plt
 
-plt.rcParams["svg.fonttype"] = "none"
 ways = json.load(sys.stdin)
 figure, rows = plt.subplots(len(ways), 1, figsize=(10, 1.9 * len(ways) + 0.4), sharex=True, squeeze=False)
 for (axis,), way in zip(rows, ways, strict=True):
@@ -25,4 +24,4 @@ for (axis,), way in zip(rows, ways, strict=True):
         each.tick_params(labelsize=7)
 rows[-1][0].set_xlabel("seconds; dashed: a swap", fontsize=8)
 figure.tight_layout()
-figure.savefig(sys.argv[1], metadata={"Date": None} if sys.argv[1].endswith("svg") else None)
+figure.savefig(sys.argv[1], dpi=75)

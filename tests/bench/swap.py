@@ -14,7 +14,7 @@ keep-alive and "Connection: close": it counts each failed connect, read, write a
 retries silently, h2load does not reconnect). The others go without wrk: where nobody listens it tries again at once,
 thousands of times, and its count would say how fast wrk is.
 
-Prints a table; writes build/bench/swap.json and docs/swap.svg (--short: four swaps of ours, and no picture).
+Prints a table; writes build/bench/swap.json and docs/swap.png (--short: four swaps of ours, and no picture).
 """
 
 from __future__ import annotations
@@ -438,7 +438,7 @@ def main() -> None:
     (RESULTS / "swap.txt").write_text(text + "\n")
     print(f"\n{text}\n{time.monotonic() - began:.0f} s in all; build/bench/swap.json")
     if not given.short:
-        draw([variants[0], *variants[2:]], REPOSITORY / "docs" / "swap.svg")
+        draw([variants[0], *variants[2:]], REPOSITORY / "docs" / "swap.png")
     mine = summaries[: 1 if given.short else 2]
     problems = [problem for summary in mine for problem in broken_promises(summary)]
     swaps, requests = (sum(summary[what] for summary in mine) for what in ("swaps", "total"))

@@ -29,7 +29,7 @@ from conftest import LAB, REPOSITORY, SET, Fleet
 
 NODE = "app12"
 DRIVER = "/opt/forge-driver"
-STEP = {"app": "forge", "root": "/srv", "by": "test", "watch_seconds": 2, "drain_seconds": 5, "health_deadline": 8}
+STEP = {"app": "forge", "root": "/srv", "by": "test", "watch_seconds": 2, "drain_seconds": 5, "health_deadline": 40}
 CLIENTS = "keepalive=2,closing=2,post=2,pausing=2"
 WITHOUT_DATABASE = "keepalive=2,closing=2,pausing=2"
 ROWS: list[dict[str, Any]] = []
@@ -104,7 +104,7 @@ def run_module(fleet: Fleet, module: str, die: str = "", **arguments: Any) -> di
     )  # fmt: skip
     if die and done.returncode == 137:
         return {"killed": True}
-    assert done.stdout.startswith("{"), done.stdout + done.stderr
+    assert done.stdout.strip().startswith("{"), done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
@@ -129,8 +129,14 @@ def pair(fleet: Fleet, source: Path) -> tuple[str, str]:
         changed.write_text(f"FAULTS = {version!r}\n")
         fleet.play("deploy", limit=NODE)
         found.append(fleet.live(NODE))
+    put_driver()
+    return found[0], found[1]
+
+
+def put_driver() -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("ansible/__init__.py"))
         tar.add(Path(ansible.module_utils.__file__).parent, "ansible/module_utils", filter=no_byte_code)
         tar.add(REPOSITORY / "plugins", "ansible_collections/thecodeforge/fastapi/plugins", filter=no_byte_code)
         tar.add(REPOSITORY / "tests/system/driver.py", "driver.py")
@@ -139,7 +145,6 @@ def pair(fleet: Fleet, source: Path) -> tuple[str, str]:
          f"rm -rf {DRIVER} && mkdir {DRIVER} && base64 -d | tar xz -C {DRIVER}"],
         input=base64.b64encode(archive.getvalue()), check=True,
     )  # fmt: skip
-    return found[0], found[1]
 
 
 def no_byte_code(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -182,15 +187,16 @@ def last_entry(fleet: Fleet) -> dict[str, Any]:
 
 # -- candidate -------------------------------------------------------------------------------------
 
+SOON = {"health_deadline": 8}
 CANDIDATES = {
     "exits at once": ("exits", "", {}, "exited"),
     "raises when imported": ("raises", "", {}, "exited"),
-    "crash-loops": ("segfault", "", {}, "was not healthy within 8 s: it did not answer|exited"),
-    "hangs in its lifespan": ("hangs", "", {}, "was not healthy within 8 s: it did not answer"),
-    "answers 500": ("500", "", {}, "GET /healthz answered 500, not 200"),
-    "too slow": ("slow", "", {}, "was not healthy within 8 s: it did not answer"),
+    "crash-loops": ("segfault", "", SOON, "was not healthy within 8 s: it did not answer|exited"),
+    "hangs in its lifespan": ("hangs", "", SOON, "was not healthy within 8 s: it did not answer"),
+    "answers 500": ("500", "", {"health_deadline": 15}, "GET /healthz answered 500, not 200"),
+    "too slow": ("slow", "", SOON, "was not healthy within 8 s: it did not answer"),
     "binds nothing": (
-        "", "s|^ExecStart=.*|ExecStart=/bin/sleep infinity|; s|^Type=notify|Type=exec|", {}, "it did not answer",
+        "", "s|^ExecStart=.*|ExecStart=/bin/sleep infinity|; s|^Type=notify|Type=exec|", SOON, "it did not answer",
     ),
     "fails a smoke test": ("", "", {"smoke": [{"path": "/not-there"}]}, "GET /not-there answered 404, not 200"),
     "fails the smoke command": ("", "", {"smoke_command": "sh -c 'echo no; exit 3'"}, "with exit code 3: no"),
