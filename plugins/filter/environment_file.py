@@ -24,6 +24,10 @@ options:
     description: Prefix of every name.
     type: str
     default: ""
+  plain:
+    description: Names that get no prefix, to values.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -39,13 +43,13 @@ _value:
 """
 
 
-def environment_file(variables: dict[str, Any], prefix: str = "") -> str:
+def environment_file(variables: dict[str, Any], prefix: str = "", plain: dict[str, Any] | None = None) -> str:
     """See :func:`write_environment`.
 
     :raises AnsibleFilterError: naming the variable that cannot be written, without its value.
     """
     try:
-        return write_environment(variables, prefix)
+        return write_environment({**{f"{prefix}{name}": value for name, value in variables.items()}, **(plain or {})})
     except UnwritableError as error:
         raise AnsibleFilterError(f"forge_environment: {error}") from None
 

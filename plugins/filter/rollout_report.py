@@ -46,7 +46,7 @@ def row(host: Mapping[str, Any]) -> list[str]:
     look = host["__forge_look"]["host"]
     workers = host["__forge_workers"]
     staged = host["__forge_staged"]
-    to = host["__forge_generation"]
+    to = staged["generation"]
     steps = [host.get(name) or {} for name in ("__forge_candidate", "__forge_switched")]
     changed = any(step.get("changed") for step in steps)
     return [
@@ -54,12 +54,18 @@ def row(host: Mapping[str, Any]) -> list[str]:
         look["os"]["name"],
         look["python"]["version"],
         str(workers["count"]),
-        workers["reason"],
+        workers["reason"] + ("" if drains(host) else "; no drain: a release may cut requests"),
         (staged["live"] or "nothing") if changed else "no change",
         to,
         url(host),
         f"{steps[0].get('seconds', 0) + steps[1].get('switched_in', 0):.1f}" if changed else "-",
     ]
+
+
+def drains(host: Mapping[str, Any]) -> bool:
+    """Can what serves stand by and drain? Known once the generation is staged."""
+    staged: dict[str, Any] = {**host["__forge_staged"], **(host.get("__forge_staged_now") or {})}
+    return bool(staged.get("drains", True))
 
 
 def url(host: Mapping[str, Any]) -> str:

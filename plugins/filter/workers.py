@@ -21,6 +21,10 @@ options:
     description: What M(thecodeforge.fastapi.host_info) says of the host.
     type: dict
     required: true
+  server:
+    description: What serves; V(uvicorn) is one process.
+    type: str
+    default: gunicorn
   by_hand:
     description: A number set by hand; V(0) sizes from the host.
     type: int
@@ -75,6 +79,7 @@ GENERATIONS_IN_A_SWAP = 2
 
 def workers(
     host: dict[str, Any],
+    server: str = "gunicorn",
     by_hand: int = 0,
     policy: str = "balanced",
     memory_mb: int = 128,
@@ -91,6 +96,8 @@ def workers(
     # A variable that was given on the command line is a string.
     by_hand, memory_mb, memory_limit_mb = int(by_hand), int(memory_mb), int(memory_limit_mb)
     connections, database_connections = int(connections), int(database_connections)
+    if server == "uvicorn":
+        return {"count": 1, "reason": "Uvicorn is one process"}
     if by_hand:
         return {"count": by_hand, "reason": "set by hand"}
     cpus, what = available_cpus(host)

@@ -12,7 +12,10 @@ description:
     the live generation has not noticed; the answer says RV(healthy=false).
   - V(abandon) stops a candidate, because another host's failed.
   - V(switch) flips C(current), waits until the new workers accept public requests, and stops the old generation,
-    which drains. It then watches the new one, and goes back by itself when that fails.
+    which drains. Its other processes end before those of the new one start. It then watches the new one, and goes back
+    by itself when that fails.
+  - A server that can neither stand by nor drain is tried on its private socket alone and stopped again. At the switch
+    it starts beside the old generation, and serves as soon as it can.
   - A step that finds its work done does nothing.
 author: The Code Forge (@thecodeforge)
 options:
@@ -142,19 +145,22 @@ removed:
 
 import http.client
 import os
+import re
 import shlex
+import shutil
 import time
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import systemd
+from ..module_utils._private.alone import Busy, alone
 from ..module_utils._private.environment import read_environment
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout, sync_directory, write_atomically
 from ..module_utils._private.masking import mask, secrets_of
 from ..module_utils._private.probe import ask, smoke_problem
-from ..module_utils._private.settled import is_settled, needs_new_socket, public_workers
+from ..module_utils._private.settled import idle_processes, installed, is_settled, needs_new_socket, public_workers
 from ..module_utils._private.transient import Transient, TransientError
 
 PAUSE = 0.05
@@ -163,7 +169,11 @@ PROBE_TIMEOUT = 5.0
 STOP_MARGIN = 30
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
+ABANDON_SECONDS = 5
+# What a switch writes is some kilobytes.
+ROOM = 1 << 20
 STILL_SERVES = "What served before still serves."
+CANNOT_DRAIN = "{server} can neither stand by nor drain: a release or a stop may cut requests that are under way on its connections."
 
 
 class RolloutError(Exception):
@@ -182,6 +192,9 @@ class Rollout:
         self.generation: str = params["generation"]
         self.service = self.layout.service(self.generation)
         self.record = self.layout.read_record(self.generation)
+        self.drains: bool = self.record.get("drains", True)
+        server = self.record.get("worker_class") or "The asgi worker of Gunicorn"
+        self.loses = "" if self.drains else CANNOT_DRAIN.format(server=server)
         self.began = time.time()
 
     def units(self) -> dict[str, str]:
@@ -197,7 +210,10 @@ class Rollout:
         path = os.path.join(self.layout.generation(self.generation), "environment")
         with open(path, encoding="utf-8") as handle:
             secrets = secrets_of(read_environment(handle.read()))
-        return [mask(line, secrets) for line in systemd.journal(self.service, self.began)]
+        units = [self.service]
+        if self.layout.processes(self.generation):
+            units.append(f"{self.layout.app}.*@{self.generation}.service")
+        return [mask(line, secrets) for unit in units for line in systemd.journal(unit, self.began)]
 
     # -- candidate ---------------------------------------------------------------------------------
 
@@ -207,24 +223,52 @@ class Rollout:
         :raises RolloutError: when it does not pass; it is stopped by then.
         """
         self.stop_strays()
-        self.install_units(own_only=True)
+        try:
+            self.check_room()
+            self.install_units(own_only=True, trial=not self.drains)
+            self.start_web()
+            self.wait_for_health()
+            self.smoke()
+            self.check_socket()
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            failure = RolloutError(str(error), self.journal())
+            self.abandon()
+            raise failure from None
+        if not self.drains:
+            self.stop(self.generation)
+            self.install_units(own_only=True)
+
+    def check_socket(self) -> None:
+        """:raises RolloutError: when a first release cannot listen where it should."""
+        unit = f"{self.layout.app}.socket"
+        if self.drains and not self.layout.live() and systemd.states(unit).get(unit) != "active":
+            listens = ", ".join(self.record.get("listen", []))
+            raise RolloutError(
+                f"{unit} could not be opened: something else on this host listens on {listens}. Give this app another "
+                f"forge_listen, or stop what is there."
+            )
+
+    def start_web(self) -> None:
         if systemd.properties(self.service, "ActiveState")["ActiveState"] == "failed":
             systemd.systemctl("reset-failed", self.service)
         systemd.systemctl("start", self.layout.socket(self.generation))
         systemd.systemctl("start", "--no-block", self.service)
-        try:
-            self.wait_for_health()
-            self.smoke()
-        except RolloutError as error:
-            error.journal = self.journal()
-            self.abandon()
-            raise
 
     def stop_strays(self) -> None:
-        """Stop what a killed rollout left behind: neither live nor asked for."""
-        for generation in systemd.instances(self.layout.app):
-            if generation not in (self.layout.live(), self.generation):
+        """Stop what a killed rollout left behind: all but the live one. Also a candidate of this generation, which may
+        have crashed over and over since.
+        """
+        for generation in systemd.running(self.layout.app):
+            if generation != self.layout.live():
                 self.stop(generation)
+
+    def check_room(self) -> None:
+        """:raises RolloutError: when a disk is full: the switch could not be made, or not be written down."""
+        for directory in (self.layout.home, os.path.dirname(self.layout.run), self.layout.units):
+            if shutil.disk_usage(directory).free < ROOM:
+                raise RolloutError(
+                    f"Candidate {self.generation} was not started: {directory} has less than {ROOM >> 20} MB free."
+                )
 
     def wait_for_health(self) -> None:
         deadline = time.monotonic() + self.given["health_deadline"]
@@ -275,23 +319,69 @@ class Rollout:
 
         :raises RolloutError: when the generation exited.
         """
-        state = systemd.properties(self.service, "ActiveState", "SubState", "NRestarts", "Job", "ExecMainStatus")
-        dead = state["ActiveState"] in ("failed", "inactive") and not state.get("Job", "").strip("0")
-        if dead or state["SubState"] == "auto-restart" or state.get("NRestarts", "0") != "0":
-            raise RolloutError(
-                f"Generation {self.generation} exited (status {state.get('ExecMainStatus', '?')}): its journal says why."
-            )
+        status = exited(self.service)
+        if status:
+            raise RolloutError(f"Generation {self.generation} exited (status {status}): its journal says why.")
 
-    def stop(self, generation: str) -> None:
-        """Stop a generation; it drains. Its socket goes first, or a late probe would start it again."""
-        units = [self.layout.socket(generation), self.layout.service(generation)]
-        systemd.systemctl("stop", *units, timeout=self.given["drain_seconds"] + STOP_MARGIN)
+    def check_processes(self) -> None:
+        """:raises RolloutError: when a process that should run has exited."""
+        for unit in self.layout.processes(self.generation):
+            status = exited(unit) if not self.starts_by_timer(unit) and unit.endswith(".service") else ""
+            if status:
+                name = unit.partition("@")[0].partition(".")[2]
+                raise RolloutError(
+                    f"Process {name} of {self.generation} exited (status {status}): its journal says why."
+                )
+
+    def starts_by_timer(self, unit: str) -> bool:
+        return unit.replace(".service", ".timer") in self.layout.processes(self.generation)
+
+    def stop(self, generation: str, only_processes: bool = False, within: float = 0) -> None:
+        """Stop a generation; it drains. Its socket goes first, or a late probe would start it again.
+
+        :param only_processes: leave its web process.
+        :param within: seconds; those of its drain when 0.
+        """
+        web = [] if only_processes else [self.layout.socket(generation), self.layout.service(generation)]
+        # By pattern: what a lost directory had named is stopped too, and what was never loaded is no failure.
+        own = f"{self.layout.app}.*@{generation}."
+        others = [f"{self.layout.app}@{generation}.[t]arget", f"{own}timer", f"{own}service"]
+        seconds = self.given["drain_seconds"]
+        if self.layout.processes(generation):
+            if web:
+                systemd.systemctl("stop", "--no-block", *web)
+            seconds = max(seconds, self.finish_scheduled(generation))
+        systemd.systemctl("stop", *web, *others, timeout=within or seconds + STOP_MARGIN)
+
+    def finish_scheduled(self, generation: str) -> int:
+        """Wait for a command that a timer has started, as long as it may take to stop.
+
+        :returns: seconds that any process of the generation may take to stop.
+        """
+        names = self.layout.processes(generation)
+        timers = [name for name in names if name.endswith(".timer")]
+        if timers:
+            systemd.systemctl("stop", *timers)
+            scheduled = [name.replace(".timer", ".service") for name in timers]
+            deadline = time.monotonic() + max(map(self.stop_seconds, scheduled))
+            while time.monotonic() < deadline and {"active", "activating"} & set(systemd.states(*scheduled).values()):
+                time.sleep(PAUSE)
+        return max(map(self.stop_seconds, names), default=0)
+
+    def stop_seconds(self, unit: str) -> int:
+        """``TimeoutStopSec`` of a unit file; 0 where it has none."""
+        found = re.search(r"^TimeoutStopSec=(\d+)$", installed(self.layout, unit), re.MULTILINE)
+        return int(found[1]) if found else 0
 
     def abandon(self) -> None:
-        """Stop the candidate. It has served nobody."""
+        """Stop the candidate. It has served nobody, so one that hangs is not waited for."""
         if self.generation == self.layout.live():
             return
-        self.stop(self.generation)
+        try:
+            self.stop(self.generation, within=ABANDON_SECONDS)
+        except systemd.SystemdError:
+            systemd.systemctl("kill", "--signal=SIGKILL", self.service)
+            self.stop(self.generation)
         if not self.layout.live():
             # Nothing can serve yet: an open public socket would only fail over and over.
             systemd.systemctl("stop", f"{self.layout.app}.socket")
@@ -306,34 +396,47 @@ class Rollout:
         before = self.layout.live()
         if before == self.generation:
             self.install_units()
-            self.hold_at_boot()
             self.stop_others()
+            self.hold_at_boot()
+            if idle_processes(self.layout, self.generation):
+                self.check_processes()
             return 0.0
-        self.check_alive()
+        if self.drains:
+            self.check_alive()
         flipped = time.monotonic()
         try:
             if needs_new_socket(self.layout, self.units()):
                 self.move_socket()
             else:
                 self.install_units()
+                if not self.drains:
+                    self.start_web()
+                    self.wait_for_health()
                 self.point_current(self.generation)
                 self.wait_until_public()
             switched_in = time.monotonic() - flipped
-            self.hold_at_boot()
             self.stop_others()
-            if before:
-                self.watch(flipped + self.given["watch_seconds"])
+            self.hold_at_boot()
+            processes = self.layout.processes(self.generation)
+            if before or processes:
+                # Other processes have started only now.
+                self.watch((time.monotonic() if processes else flipped) + self.given["watch_seconds"])
         except (RolloutError, systemd.SystemdError, OSError) as error:
             self.go_back(before, RolloutError(str(error), self.journal()))
         return switched_in
 
-    def install_units(self, own_only: bool = False) -> None:
-        """Put the generation's unit, and unless ``own_only`` the shared ones as it has them, where systemd reads them."""
+    def install_units(self, own_only: bool = False, trial: bool = False) -> None:
+        """Put the generation's units, and unless ``own_only`` the shared ones as it has them, where systemd reads them.
+
+        :param trial: without the public socket.
+        """
         changed = False
         for name, text in self.units().items():
             path = os.path.join(self.layout.units, name)
-            if own_only and name != self.service and os.path.exists(path):
+            if own_only and f"@{self.generation}." not in name and os.path.exists(path):
                 continue
+            if trial and name == self.service:
+                text = text.replace(f"Sockets={self.layout.app}.socket ", "Sockets=")
             try:
                 with open(path, encoding="utf-8") as handle:
                     same = handle.read() == text
@@ -347,13 +450,17 @@ class Rollout:
 
     def point_current(self, generation: str) -> None:
         """The switch: one rename(2). Whoever reads ``current`` sees the old generation or the new one."""
-        temporary = f"{self.layout.current}.{os.getpid()}.tmp"
+        temporary = f"{self.layout.current}.tmp"
+        if os.path.lexists(temporary):
+            os.unlink(temporary)  # of a rollout that was killed here
         os.symlink(os.path.join("generations", generation), temporary)
         os.rename(temporary, self.layout.current)
         sync_directory(self.layout.home)
 
     def wait_until_public(self) -> None:
-        """Wait until every worker accepts public requests."""
+        """Wait until every worker accepts public requests. A server that does not say so is asked for its health."""
+        if not self.drains:
+            return self.wait_for_health()
         wanted = self.record.get("workers", 1)
         deadline = time.monotonic() + self.given["health_deadline"]
         public = 0
@@ -373,9 +480,10 @@ class Rollout:
         if not all(systemd.is_enabled(name) for name in names):
             systemd.systemctl("enable", "--quiet", *names)
         systemd.systemctl("start", *names)
+        systemd.systemctl("start", self.layout.target(self.generation))
 
     def stop_others(self) -> None:
-        for generation in systemd.instances(self.layout.app):
+        for generation in systemd.running(self.layout.app):
             if generation != self.generation:
                 self.stop(generation)
 
@@ -397,6 +505,7 @@ class Rollout:
         failures = 0
         while time.monotonic() < until:
             self.check_alive()
+            self.check_processes()
             problem = self.health_problem(PROBE_TIMEOUT)
             failures = failures + 1 if problem else 0
             if failures >= WATCH_FAILURES:
@@ -411,6 +520,7 @@ class Rollout:
             raise error
         old = Rollout({**self.given, "generation": before, "smoke": [], "smoke_command": "", "watch_seconds": 0})
         try:
+            self.stop(self.generation, only_processes=True)
             if before not in systemd.instances(self.layout.app):
                 systemd.systemctl("start", self.layout.socket(before))
                 systemd.systemctl("start", "--no-block", self.layout.service(before))
@@ -421,10 +531,20 @@ class Rollout:
                 old.install_units()
                 old.point_current(before)
                 old.wait_until_public()
-        except RolloutError as second:
+            systemd.systemctl("start", self.layout.target(before))
+        except (RolloutError, systemd.SystemdError, OSError) as second:
             raise RolloutError(f"{error} Going back to {before} failed too: {second}", error.journal) from None
         self.stop(self.generation)
         raise RolloutError(f"{error} The host went back to {before}.", error.journal)
+
+
+def exited(unit: str) -> str:
+    """Exit status of a service that has ended or was restarted; empty while it runs."""
+    state = systemd.properties(unit, "ActiveState", "SubState", "NRestarts", "Job", "ExecMainStatus")
+    dead = state["ActiveState"] in ("failed", "inactive") and not state.get("Job", "").strip("0")
+    if dead or state["SubState"] == "auto-restart" or state.get("NRestarts", "0") != "0":
+        return state.get("ExecMainStatus", "?")
+    return ""
 
 
 def main() -> None:
@@ -467,6 +587,27 @@ def main() -> None:
             result=outcome, reason=reason, seconds=seconds(),
         )  # fmt: skip
 
+    def take_step() -> None:
+        rollout.generations.catch_up()
+        if given["step"] == "abandon":
+            rollout.abandon()
+        elif given["step"] == "candidate":
+            if rollout.loses:
+                module.warn(rollout.loses)
+            rollout.start_candidate()
+        else:
+            if before != rollout.generation:
+                note("switching")
+            result["switched_in"] = round(rollout.switch(), 2)
+            schema = {"schema": given["schema"]} if given["schema"] else {}
+            loses = {"loses": rollout.loses} if rollout.loses else {}
+            rollout.generations.set_state(rollout.generation, "good", **schema, **loses)
+            if before and before != rollout.generation and given["action"] == "rollback":
+                rollout.generations.set_state(before, "left")
+            if before != rollout.generation:
+                note("switched")
+            result["removed"] = rollout.generations.prune(given["keep"])
+
     try:
         if not rollout.record:
             if module.check_mode:
@@ -477,26 +618,22 @@ def main() -> None:
         result["changed"] = True
         if module.check_mode:
             module.exit_json(**result)
-        if given["step"] == "abandon":
-            rollout.abandon()
-        elif given["step"] == "candidate":
-            rollout.start_candidate()
-        else:
-            result["switched_in"] = round(rollout.switch(), 2)
-            schema = {"schema": given["schema"]} if given["schema"] else {}
-            rollout.generations.set_state(rollout.generation, "good", **schema)
-            if before and before != rollout.generation and given["action"] == "rollback":
-                rollout.generations.set_state(before, "left")
-            if before != rollout.generation:
-                note("switched")
-            result["removed"] = rollout.generations.prune(given["keep"])
+        with alone(os.path.join(rollout.layout.home, ".rollout.lock"), given["drain_seconds"] + STOP_MARGIN):
+            take_step()
+    except Busy:
+        module.fail_json(
+            msg=f"Another rollout of {given['app']} is at work on this host: run again when it is done.", **result
+        )
     except RolloutError as error:
         result["seconds"] = seconds()
         if not rollout.record:
             module.fail_json(msg=str(error), **result)
-        if before != rollout.generation:
-            rollout.generations.set_state(rollout.generation, "bad", reason=str(error))
-        note("failed", str(error))
+        try:
+            if before != rollout.generation:
+                rollout.generations.set_state(rollout.generation, "bad", reason=str(error))
+            note("failed", str(error))
+        except OSError as second:
+            error = RolloutError(f"{error} It could not be written down: {second.strerror}.", error.journal)
         if given["step"] == "candidate":
             reason = f"{error} {STILL_SERVES}" if before else str(error)
             module.exit_json(**{**result, "healthy": False, "reason": reason, "journal": error.journal})

@@ -32,9 +32,9 @@ options:
     type: str
     required: true
   generation:
-    description: Id of the generation.
+    description: Id of the generation. When empty it is named after everything that decides what runs.
     type: str
-    required: true
+    default: ""
   release:
     description: Id of the release.
     type: str
@@ -44,7 +44,7 @@ options:
     type: str
     required: true
   target:
-    description: What Gunicorn loads.
+    description: What the server loads.
     type: str
     required: true
   load_seconds:
@@ -63,9 +63,13 @@ options:
     description: Other files of the generation, name to text.
     type: dict
     default: {}
+  secret_files:
+    description: Files of the generation that only O(group) may read, name to text. Never logged nor shown in a diff.
+    type: dict
+    default: {}
   units:
     description:
-      - Unit files, name to text. The template C(<app>@.service) is installed for this generation alone.
+      - Unit files, name to text. Templates, but for C(<app>@.socket), are installed for this generation alone.
       - The others are shared by all generations; they are installed where missing, and mended when this one is live.
     type: dict
     default: {}
@@ -83,7 +87,7 @@ attributes:
     support: full
   diff_mode:
     support: full
-    details: The environment file is left out of the diff.
+    details: The environment file and the settings files are left out of the diff.
   idempotent:
     support: full
 """
@@ -109,6 +113,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+generation:
+  description: Id of the generation.
+  returned: always
+  type: str
 missing:
   description: What had to be made or done, of V(layer), V(release), V(installer), V(generation), V(validation).
   returned: always
@@ -127,6 +135,14 @@ settled:
   description: Does this generation serve, alone, and will it after a boot?
   returned: always
   type: bool
+nothing_to_do:
+  description: Is it settled, with nothing missing and nothing drifted?
+  returned: always
+  type: bool
+drains:
+  description: Can what runs the app stand by and drain, so that a switch loses nothing?
+  returned: always
+  type: bool
 sent_bytes:
   description: Bytes of releases, layers and installers sent to the host.
   returned: always
@@ -142,6 +158,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -201,8 +218,11 @@ class Stage:
         self.layout = Layout(params["root"], params["app"])
         self.home = self.layout.generation(params["generation"])
         # Each generation has a whole unit of its own, so that a rollback brings back how it was run.
-        template, own = f"{params['app']}@.service", self.layout.service(params["generation"])
-        self.units = {own if name == template else name: text for name, text in params["units"].items()}
+        shared = f"{params['app']}@.socket"
+        self.units = {
+            name if name == shared else name.replace("@.", f"@{params['generation']}."): text
+            for name, text in params["units"].items()
+        }
 
     # -- what there is -----------------------------------------------------------------------------
 
@@ -215,6 +235,8 @@ class Stage:
         files = {os.path.join(self.home, "environment"): (self.given["environment"].encode(), 0o640, gid)}
         for name, text in self.given["files"].items():
             files[os.path.join(self.home, name)] = (text.encode(), 0o644, 0)
+        for name, text in self.given["secret_files"].items():
+            files[os.path.join(self.home, name)] = (text.encode(), 0o640, gid)
         for name, text in self.units.items():
             files[os.path.join(self.home, "units", name)] = (text.encode(), 0o644, 0)
             if self.installs(name):
@@ -223,9 +245,8 @@ class Stage:
 
     def installs(self, unit: str) -> bool:
         """A shared unit of the live generation is mended; otherwise it is the switch that changes it."""
-        own = unit == self.layout.service(self.given["generation"])
         return (
-            own
+            f"@{self.given['generation']}." in unit
             or self.layout.live() in ("", self.given["generation"])
             or not os.path.exists(os.path.join(self.layout.units, unit))
         )
@@ -255,7 +276,8 @@ class Stage:
             missing.append("release")
         absent, drifted = self.differing()
         record = self.layout.read_record(self.given["generation"])
-        if absent or any(record.get(key) != value for key, value in self.given["record"].items()):
+        told = {key: value for key, value in self.given["record"].items() if key != "builder"}  # who built it first
+        if absent or any(record.get(key) != value for key, value in told.items()):
             missing.append("generation")
         if record.get("state", "staged") in ("staged", "bad") or missing:
             missing.append("validation")
@@ -264,6 +286,7 @@ class Stage:
             "drifted": drifted,
             "live": self.layout.live(),
             "settled": is_settled(self.layout, self.given["generation"], self.units),
+            "drains": record.get("drains", True),
         }
 
     # -- making it so ------------------------------------------------------------------------------
@@ -299,6 +322,7 @@ class Stage:
 
         :raises StageError: naming what keeps it from loading.
         """
+        self.check_host()
         target = self.given["target"]
         script = inspect.getsource(app_check)
         try:
@@ -314,8 +338,52 @@ class Stage:
         if problems:
             raise StageError(" ".join([*problems, STILL_SERVES]))
         generations = Generations(self.layout)
-        if generations.all()[self.given["generation"]].get("state") != "good":
-            generations.set_state(self.given["generation"], "validated")
+        state = "good" if generations.all()[self.given["generation"]].get("state") == "good" else "validated"
+        generations.set_state(self.given["generation"], state, drains=self.can_drain(transient))
+
+    def can_drain(self, transient: Transient) -> bool:
+        """Does the server stand by and drain? An app's own worker class is asked in the layer that it will run in.
+
+        :raises StageError: when there is no such class.
+        """
+        record = self.given["record"]
+        worker_class = record.get("worker_class", "")
+        if not worker_class:
+            return record.get("server") != "gunicorn-asgi"
+        try:
+            words = ["python", "-m", "forge_worker", worker_class]
+            _rc, output, _seconds = transient.run(words, self.given["load_seconds"])
+        except TransientError as error:
+            raise StageError(
+                f"forge_worker_class: {worker_class} could not be loaded: {error} {STILL_SERVES}"
+            ) from None
+        said = (output.strip().splitlines() or ["problem: it says nothing"])[-1]
+        if said not in ("drains", "cannot drain"):
+            why = said.partition(" ")[2]
+            raise StageError(f"forge_worker_class: {worker_class} cannot be loaded: {why}. {STILL_SERVES}")
+        return said == "drains"
+
+    def check_host(self) -> None:
+        """Is there what the units name?
+
+        :raises StageError: when not.
+        """
+        unit = self.units.get(self.layout.service(self.given["generation"]), "")
+        for directory in re.findall(r"^WorkingDirectory=(.+)$", unit, re.MULTILINE):
+            if not os.path.isdir(directory):
+                inside = os.path.relpath(directory, self.layout.release(self.given["release"]))
+                raise StageError(f"forge_directory: the release has no directory {inside}. {STILL_SERVES}")
+        for path in " ".join(re.findall(r"^ReadWritePaths=(.+)$", unit, re.MULTILINE)).split():
+            if not os.path.exists(path):
+                raise StageError(f"forge_writable_paths: {path} is not on this host: make it first. {STILL_SERVES}")
+        for name, text in self.units.items():
+            for schedule in re.findall(r"^OnCalendar=(.+)$", text, re.MULTILINE):
+                if not systemd.is_schedule(schedule):
+                    process = name.partition("@")[0].partition(".")[2]
+                    raise StageError(
+                        f"forge_processes: {process}: systemd cannot read the schedule {schedule!r} "
+                        f"(see systemd.time(7), OnCalendar). {STILL_SERVES}"
+                    )
 
     def clear_half_made(self) -> None:
         for directory in (self.layout.layers, self.layout.releases):
@@ -417,6 +485,7 @@ class Stage:
         files = self.wanted_files()
         for path in absent + drifted:
             content, mode, gid = files[path]
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             write_atomically(path, content, mode, 0, gid)
         if any(path.startswith(self.layout.units + os.sep) for path in absent + drifted):
             systemd.systemctl("daemon-reload")
@@ -429,12 +498,13 @@ class Stage:
 
 
 def shown_diff(stage: Stage, changed: list[str]) -> list[dict[str, str]]:
-    """Before and after of the files, for people; the environment stays secret."""
+    """Before and after of the files, for people; the environment and the settings files stay secret."""
+    secret = {os.path.join(stage.home, name) for name in ("environment", *stage.given["secret_files"])}
     diffs = []
     for path, (content, _mode, _gid) in stage.wanted_files().items():
         if path not in changed or path.startswith(os.path.join(stage.home, "units")):
             continue
-        if os.path.basename(path) == "environment":
+        if path in secret:
             diffs.append({"before_header": path, "after_header": path, "before": "", "after": "(not shown)\n"})
             continue
         try:
@@ -455,12 +525,13 @@ def main() -> None:
             "python": {"type": "str", "required": True},
             "target": {"type": "str", "required": True},
             "load_seconds": {"type": "int", "default": 60},
-            "generation": {"type": "str", "required": True},
+            "generation": {"type": "str", "default": ""},
             "release": {"type": "str", "required": True},
             "layer": {"type": "str", "required": True},
             "record": {"type": "dict", "default": {}},
             "environment": {"type": "str", "required": True, "no_log": True},
             "files": {"type": "dict", "default": {}},
+            "secret_files": {"type": "dict", "default": {}, "no_log": True},
             "units": {"type": "dict", "default": {}},
             "blobs": {"type": "dict", "default": {}},
             "compared": {"type": "dict"},
@@ -475,7 +546,8 @@ def main() -> None:
     before = stage.compare()
     absent, drifted = stage.differing()
     changed = bool(before["missing"] or drifted)
-    result = {**before, "changed": changed, "sent_bytes": 0}
+    result = {**before, "generation": module.params["generation"], "changed": changed, "sent_bytes": 0}
+    result["nothing_to_do"] = before["settled"] and not changed
     if module._diff and changed:
         result["diff"] = shown_diff(stage, absent + drifted)
     if changed and module.params["_apply"] and not module.check_mode:
@@ -488,6 +560,7 @@ def main() -> None:
                 module.fail_json(msg=f"No space left below {stage.layout.home}: free some room and run again.")
             module.fail_json(msg=f"Could not stage {stage.given['generation']}: {error}.")
         result["settled"] = is_settled(stage.layout, module.params["generation"], stage.units)
+        result["drains"] = stage.layout.read_record(module.params["generation"]).get("drains", True)
     module.exit_json(**result)
 
 

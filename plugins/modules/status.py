@@ -93,9 +93,6 @@ lock:
 """
 
 import http.client
-import json
-import os
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -103,7 +100,7 @@ from ..module_utils._private import systemd
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.probe import ask
-from ..module_utils._private.settled import public_workers
+from ..module_utils._private.settled import idle_processes, public_workers
 
 PROBE_TIMEOUT = 5.0
 
@@ -112,25 +109,19 @@ def problem_of(layout: Layout, path: str, status: int) -> str:
     live = layout.live()
     if not live:
         return "nothing was ever released here"
-    running = systemd.instances(layout.app)
-    if live not in running:
+    if live not in systemd.instances(layout.app):
         return f"{live} does not run"
+    running = systemd.running(layout.app)
     if running != [live]:
         return f"{', '.join(name for name in running if name != live)} runs beside it"
+    idle = idle_processes(layout, live)
+    if idle:
+        return f"{', '.join(idle)} should run and does not"
     try:
         answered, _text = ask(layout.private_socket(live), path, PROBE_TIMEOUT)
     except (OSError, http.client.HTTPException):
         return f"{path} does not answer"
     return "" if answered == status else f"{path} answered {answered}, not {status}"
-
-
-def lock_on(layout: Layout) -> dict:
-    try:
-        with open(os.path.join(layout.home, "lock.json"), encoding="utf-8") as handle:
-            holder = json.load(handle)
-    except (OSError, ValueError):
-        return {}
-    return holder if holder.get("expires", 0) > time.time() else {}
 
 
 def main() -> None:
@@ -148,7 +139,7 @@ def main() -> None:
     layout = Layout(given["root"], given["app"])
     generations = Generations(layout)
     problem = problem_of(layout, given["health_path"], given["health_status"])
-    ledger = generations.ledger()
+    ledger = [entry for entry in generations.ledger() if entry.get("result") != "switching"]
     module.exit_json(
         changed=False,
         live=layout.live(),
@@ -160,7 +151,7 @@ def main() -> None:
         served=generations.served("good", "left"),
         generations=generations.all(),
         history=ledger[-given["history"] :] if given["history"] else [],
-        lock=lock_on(layout),
+        lock=layout.lock_holder(),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -23,11 +25,14 @@ class FakeSystemd:
         self.calls: list[tuple[str, ...]] = []
         self.dies_at_start: set[str] = set()
         self.never_public: set[str] = set()
+        self.ends_after: dict[str, int] = {}
+        self.ended: list[str] = []
+        self.on_start: Callable[[list[str]], object] = lambda _units: None
         self.listens: list[str] = []
         self.wrote: list[str] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("systemctl", "properties", "is_enabled", "instances", "journal"):
+        for name in ("systemctl", "properties", "is_enabled", "instances", "running", "states", "journal"):
             monkeypatch.setattr(systemd, name, getattr(self, name))
 
     def systemctl(self, verb: str, *words: str, timeout: float = 120) -> str:
@@ -36,13 +41,18 @@ class FakeSystemd:
         if verb == "start":
             if f"{self.layout.app}.service" in set(units) - self.active:  # starts what current names
                 live = self.layout.live()
-                units += [self.layout.service(live), self.layout.socket(live)]
+                units += [self.layout.target(live), self.layout.socket(live)]
+            for target in [unit for unit in units if unit.endswith(".target")]:
+                units += self.wanted_by(target)
+            if any(unit.startswith(f"{self.layout.app}@") and unit.endswith(".service") for unit in units):
+                units.append(f"{self.layout.app}.socket")  # Sockets=
             self.active |= set(units) - self.dies_at_start
+            self.on_start(units)
         elif verb == "stop":
-            self.active -= set(units)
+            self.active = {unit for unit in self.active if not any(fnmatch(unit, pattern) for pattern in units)}
             shared = {f"{self.layout.app}.service", f"{self.layout.app}.socket"}
             if shared & set(units):  # PartOf
-                self.active = {unit for unit in self.active if not unit.startswith(f"{self.layout.app}@")}
+                self.active = {unit for unit in self.active if "@" not in unit}
         elif verb == "enable":
             self.enabled |= set(units)
         elif verb == "show":
@@ -51,7 +61,12 @@ class FakeSystemd:
         return ""
 
     def tick(self) -> None:
-        """Workers look at ``current`` and say what they do."""
+        """Workers look at ``current`` and say what they do; what ends by itself comes nearer to it."""
+        for unit in self.active & self.ends_after.keys():
+            self.ends_after[unit] -= 1
+            if self.ends_after[unit] <= 0:
+                self.active.discard(unit)
+                self.ended.append(unit)
         for generation in self.instances(self.layout.app):
             states = Path(self.layout.worker_states(generation))
             states.mkdir(parents=True, exist_ok=True)
@@ -65,6 +80,15 @@ class FakeSystemd:
         sub = "auto-restart" if unit in self.dies_at_start else "running"
         return {"ActiveState": state, "SubState": sub, "NRestarts": "0", "Job": "0", "ExecMainStatus": "3"}
 
+    def wanted_by(self, target: str) -> list[str]:
+        path = Path(self.layout.units, target)
+        generation = target.partition("@")[2].rpartition(".")[0]
+        text = path.read_text() if path.exists() else f"Wants={self.layout.app}@%i.service"
+        return [unit.replace("%i", generation) for unit in text.rpartition("Wants=")[2].split()]
+
+    def states(self, *units: str) -> dict[str, str]:
+        return {unit: self.properties(unit)["ActiveState"] for unit in units}
+
     def is_enabled(self, unit: str) -> bool:
         return unit in self.enabled
 
@@ -74,6 +98,10 @@ class FakeSystemd:
             for unit in self.active
             if unit.startswith(f"{app}@") and unit.endswith(".service")
         )
+
+    def running(self, app: str) -> list[str]:
+        names = [unit for unit in self.active if "@" in unit and unit.endswith((".service", ".timer"))]
+        return sorted({name.partition("@")[2].rpartition(".")[0] for name in names})
 
     def journal(self, _unit: str, _since: float, _lines: int = 30) -> list[str]:
         return self.wrote
@@ -114,6 +142,7 @@ def stage(layout: Layout, generation: str, **record: object) -> None:
     os.makedirs(layout.release(release), exist_ok=True)
     os.makedirs(layout.layer(f"{release}-py3.11"), exist_ok=True)
     os.makedirs(layout.units, exist_ok=True)
+    os.makedirs(os.path.dirname(layout.run), exist_ok=True)
 
 
 def point(layout: Layout, generation: str) -> None:

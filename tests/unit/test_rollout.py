@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import generations as generations_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
@@ -77,7 +78,8 @@ class Host:
 
     def stopped(self) -> list[str]:
         """Units in the order in which they were stopped."""
-        return [unit for verb, *units in self.systemd.calls if verb == "stop" for unit in units]
+        units = [unit for verb, *units in self.systemd.calls if verb == "stop" for unit in units]
+        return [unit for unit in units if "*" not in unit and "[" not in unit]
 
 
 @pytest.fixture
@@ -168,6 +170,37 @@ def test_what_a_killed_rollout_left_behind_is_stopped(host: Host) -> None:
     assert host.stopped() == [host.layout.socket(STRAY), host.layout.service(STRAY)]
 
 
+def test_candidate_that_a_killed_rollout_left_running_is_started_anew(host: Host) -> None:
+    """It may have crashed over and over, and its restarts would count against it."""
+    host.systemd.active.add(host.layout.service(NEW))
+    host.rollout().start_candidate()
+    assert host.layout.service(NEW) in host.stopped()
+    assert host.running == [OLD, NEW]
+
+
+def test_full_disk_stops_the_candidate_before_it_starts(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 0}))
+    with pytest.raises(RolloutError, match="has less than 1 MB free"):
+        host.rollout().start_candidate()
+    assert host.running == [OLD]
+
+
+def test_systemd_that_refuses_stops_the_candidate(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Rollout, **_options: bool) -> None:
+        raise module.systemd.SystemdError("Failed to reload daemon")
+
+    monkeypatch.setattr(Rollout, "install_units", refuse)
+    with pytest.raises(RolloutError, match="Failed to reload daemon"):
+        host.rollout().start_candidate()
+    assert host.running == [OLD]
+
+
+def test_link_that_a_killed_switch_left_is_in_nobodys_way(host: Host) -> None:
+    os.symlink("generations/x", f"{host.layout.current}.tmp")
+    host.rollout().point_current(NEW)
+    assert host.layout.live() == NEW
+
+
 def test_switch_stops_the_old_generation_after_the_new_one_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = host.rollout()
     rollout.start_candidate()
@@ -196,6 +229,16 @@ def test_first_switch_holds_the_app_at_boot(host: Host) -> None:
     rollout.switch()
     assert set(PUBLIC) <= host.systemd.active & host.systemd.enabled
     assert host.layout.live() == NEW
+
+
+def test_address_that_is_taken_is_said(host: Host) -> None:
+    os.unlink(host.layout.current)
+    host.systemd.active, host.systemd.enabled = set(), set()
+    host.systemd.dies_at_start.add("forge.socket")
+    Generations(host.layout).set_state(NEW, "validated", listen=["0.0.0.0:80"])
+    with pytest.raises(RolloutError, match=r"^forge.socket could not be opened: something else .* on 0.0.0.0:80"):
+        host.rollout().start_candidate()
+    assert host.running == []
 
 
 def test_new_generation_that_takes_no_public_request_is_taken_back(host: Host) -> None:
@@ -352,6 +395,33 @@ def test_order_is_that_of_the_ledger_and_not_of_file_times(host: Host, kept: Gen
     assert kept.to_go_back_to() == generation(7)
 
 
+@pytest.mark.parametrize("action", ["deploy", "rollback"])
+def test_switch_whose_rollout_was_killed_is_written_down_later(host: Host, kept: Generations, action: str) -> None:
+    before = host.layout.live()
+    kept.note(action=action, by="ann", **{"from": before, "to": NEW}, result="switching")
+    kept.catch_up()
+    assert kept.live_since(), "not switched yet, so there is nothing to catch up with"
+    point(host.layout, NEW)
+    kept.catch_up()
+    kept.catch_up()
+    last = kept.ledger()[-1]
+    assert (last["result"], last["action"], last["by"], last["to"]) == ("switched", action, "ann", NEW)
+    assert [entry["to"] for entry in kept.ledger()].count(NEW) == 2
+    assert host.layout.read_record(NEW)["state"] == "good"
+    assert host.layout.read_record(before)["state"] == ("left" if action == "rollback" else "good")
+
+
+def test_ledger_does_not_grow_for_ever(host: Host, kept: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.shorten_ledger()
+    before = kept.ledger()
+    monkeypatch.setattr(generations_module, "LEDGER_ENTRIES", 2)
+    kept.note(result="failed", to="x")
+    kept.note(result="failed", to="y")
+    kept.shorten_ledger()
+    assert [entry["to"] for entry in kept.ledger()] == ["x", "y"]
+    assert len(before) > 2
+
+
 def test_line_that_a_power_cut_left_in_the_ledger_is_passed_over(host: Host, kept: Generations) -> None:
     with open(host.layout.ledger, "a") as ledger:
         ledger.write('{"time": "2026\n[1]\n\n')
@@ -372,3 +442,121 @@ def test_half_made_generation_is_none(host: Host, kept: Generations) -> None:
     os.makedirs(host.layout.generation("not-an-id"))
     assert OLD not in kept.all()
     assert "not-an-id" not in kept.all()
+
+
+# -- a server that cannot drain ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stock(host: Host) -> Host:
+    """NEW runs a server that can neither stand by nor drain."""
+    Generations(host.layout).set_state(NEW, "validated", drains=False, server="gunicorn-asgi")
+    unit = f"[Service]\nSockets=forge.socket forge@{NEW}.socket\n"
+    (Path(host.layout.generation(NEW)) / "units" / host.layout.service(NEW)).write_text(unit)
+    host.systemd.never_public.add(NEW)
+    return host
+
+
+def installed_unit(host: Host) -> str:
+    return (Path(host.layout.units) / host.layout.service(NEW)).read_text()
+
+
+def test_stock_candidate_is_tried_without_the_public_socket_and_stopped(stock: Host) -> None:
+    tried: list[str] = []
+    stock.systemd.on_start = lambda _units: tried.append(installed_unit(stock))
+    stock.rollout().start_candidate()
+    assert tried
+    assert all("forge.socket" not in unit for unit in tried)
+    assert stock.running == [OLD]
+    assert "Sockets=forge.socket " in installed_unit(stock)
+
+
+def test_stock_generation_starts_beside_the_old_one_at_the_switch(stock: Host) -> None:
+    rollout = stock.rollout()
+    rollout.start_candidate()
+    beside: list[list[str]] = []
+    stock.systemd.on_start = lambda units: stock.layout.service(NEW) in units and beside.append(stock.running)
+    rollout.switch()
+    assert beside[0] == [OLD, NEW]
+    assert stock.layout.live() == NEW
+    assert stock.running == [NEW]
+
+
+def test_stock_generation_that_fails_at_the_switch_leaves_the_old_one_alone(stock: Host) -> None:
+    rollout = stock.rollout()
+    rollout.start_candidate()
+    stock.answers[NEW] = [503]
+    with pytest.raises(RolloutError, match=rf"was not healthy.* went back to {OLD}"):
+        rollout.switch()
+    assert stock.layout.live() == OLD
+    assert stock.running == [OLD]
+    assert stock.layout.service(OLD) not in stock.stopped()
+
+
+# -- other processes ---------------------------------------------------------------------------------
+
+
+def with_processes(host: Host, generation: str, *names: str) -> None:
+    directory = Path(host.layout.generation(generation)) / "units"
+    for name in names:
+        text = "[Service]\nTimeoutStopSec=5\n" if name.endswith("service") else "[Timer]\n"
+        (directory / name.replace("@", f"@{generation}")).write_text(text)
+    started = [name for name in names if name.replace(".service", ".timer") not in names or name.endswith(".timer")]
+    wants = " ".join([f"forge@{generation}.service", *(name.replace("@", f"@{generation}") for name in started)])
+    (directory / host.layout.target(generation)).write_text(f"[Unit]\nWants={wants}\n")
+
+
+def test_old_processes_end_before_new_ones_start(host: Host) -> None:
+    with_processes(host, OLD, "forge.worker@.service")
+    with_processes(host, NEW, "forge.worker@.service", "forge.nightly@.timer", "forge.nightly@.service")
+    host.rollout(OLD).install_units()
+    host.systemd.active.add(f"forge.worker@{OLD}.service")
+    rollout = host.rollout()
+    rollout.start_candidate()
+    others = {unit for unit in host.systemd.active if unit.startswith("forge.")} - set(PUBLIC)
+    assert others == {f"forge.worker@{OLD}.service"}, "a candidate's processes wait for the switch"
+    started: list[set[str]] = []
+    host.systemd.on_start = lambda units: (
+        f"forge.worker@{NEW}.service" in units and started.append({unit for unit in host.systemd.active if OLD in unit})
+    )
+    rollout.switch()
+    assert started[0] == set()
+    assert {unit for unit in host.systemd.active if unit.startswith("forge.")} - set(PUBLIC) == {
+        f"forge.worker@{NEW}.service",
+        f"forge.nightly@{NEW}.timer",
+    }
+
+
+def test_process_that_dies_takes_the_release_back_and_the_old_ones_run_again(host: Host) -> None:
+    with_processes(host, OLD, "forge.worker@.service")
+    with_processes(host, NEW, "forge.worker@.service")
+    host.rollout(OLD).install_units()
+    host.systemd.active.add(f"forge.worker@{OLD}.service")
+    host.systemd.dies_at_start.add(f"forge.worker@{NEW}.service")
+    rollout = host.rollout()
+    rollout.start_candidate()
+    with pytest.raises(RolloutError, match=rf"Process worker of {NEW} exited \(status 3\).* went back to {OLD}"):
+        rollout.switch()
+    assert host.layout.live() == OLD
+    assert f"forge.worker@{OLD}.service" in host.systemd.active
+    assert host.systemd.running("forge") == [OLD]
+
+
+def test_command_of_a_timer_is_waited_for(host: Host) -> None:
+    with_processes(host, OLD, "forge.nightly@.timer", "forge.nightly@.service")
+    host.rollout(OLD).install_units()
+    running = f"forge.nightly@{OLD}.service"
+    host.systemd.active |= {f"forge.nightly@{OLD}.timer", running}
+    host.systemd.ends_after[running] = 3
+    rollout = host.rollout()
+    rollout.start_candidate()
+    rollout.switch()
+    assert host.systemd.ended == [running], "by itself, and not by a signal"
+
+
+def test_prune_removes_the_units_of_processes(host: Host, kept: Generations) -> None:
+    names = [f"forge.worker@{generation(0)}.service", f"forge@{generation(0)}.target", f"shop@{generation(0)}.service"]
+    for name in names:
+        (Path(host.layout.units) / name).write_text("")
+    kept.prune(3)
+    assert set(names) & set(os.listdir(host.layout.units)) == {names[2]}, "another app's is left"

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.rules import (
     database_url_problem,
     declared_options,
+    wrong_names,
     wrong_settings,
     wrong_types,
     wrong_values,
@@ -30,6 +31,7 @@ def test_defaults_of_the_roles_are_right() -> None:
     defaults = {name: option["default"] for name, option in declared_options().items()}
     assert wrong_types(defaults) == []
     assert wrong_values(defaults) == []
+    assert wrong_names(defaults) == []
 
 
 @pytest.mark.parametrize(
@@ -188,3 +190,100 @@ def test_every_setting_that_cannot_be_written_is_named_without_its_value() -> No
     ] * 4
     assert all(sentence.startswith("forge_environment: ") for sentence in said)
     assert SECRET not in " ".join(said)
+
+
+def process(**settings: Any) -> dict[str, Any]:
+    return {"forge_processes": {"worker": {"command": "celery worker", **settings}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"forge_worker_class": "ShopWorker"}, "forge_worker_class must have the form package.module.Class."),
+        (
+            {"forge_worker_class": "shop.W", "forge_server": "uvicorn"},
+            "forge_worker_class is for forge_server: gunicorn, not for uvicorn",
+        ),
+        ({"forge_server": "uvicorn", "forge_workers": 2}, "forge_server: uvicorn is one process"),
+        ({"forge_directory": "../other"}, "forge_directory must be a path inside the release"),
+        ({"forge_directory": "/srv"}, "forge_directory must be a path inside the release"),
+        ({"forge_directory": "a b"}, "forge_directory must be a path inside the release"),
+        ({"forge_state_directories": ["/var/lib/x"]}, "'/var/lib/x' must be a path below /var/lib"),
+        ({"forge_state_directories": ["."]}, "'.' must be a path below /var/lib"),
+        ({"forge_cache_directories": ["a/../b"]}, "'a/../b' must be a path below /var/cache"),
+        ({"forge_writable_paths": ["data"]}, "forge_writable_paths: 'data' must be an absolute path"),
+        ({"forge_processes": {"a.b": {"command": "x"}}}, "forge_processes: a.b: its name must be"),
+        ({"forge_processes": {"worker": "celery"}}, "forge_processes: worker: it must have a command."),
+        (process(command=""), "forge_processes: worker: it must have a command."),
+        (process(command="a 'b"), "is no command: no closing quotation"),
+        (process(command="a\nUser=root"), "is no command: it has a line break"),
+        (process(schedule="daily\nUser=root"), "is no schedule"),
+        (process(stop_seconds=0), "stop_seconds must be a number of at least 1"),
+        (process(count="many"), "count must be a number of at least 1"),
+        (process(count=2, schedule="daily"), "a command with a schedule runs once at a time"),
+        (process(user="root"), "user is none of command, count, schedule, stop_seconds"),
+        ({"forge_seeds": [" "]}, "forge_seeds: ' ' is no command: it is empty."),
+    ],
+)
+def test_what_cannot_run_is_said(values: dict[str, Any], said: str) -> None:
+    assert said in " ".join(wrong_values(values))
+
+
+def test_what_can_run_is_let_through() -> None:
+    values = {
+        "forge_server": "uvicorn",
+        "forge_directory": "src/shop",
+        "forge_state_directories": ["shop", "shop/uploads"],
+        "forge_cache_directories": ["shop"],
+        "forge_writable_paths": ["/mnt/data"],
+        "forge_processes": {
+            "worker": {"command": "celery -A shop worker", "count": 3, "stop_seconds": 300},
+            "nightly": {"command": "report --all", "schedule": "Mon..Fri *-*-* 02:30:00 Europe/Berlin"},
+        },
+        "forge_seeds": ["seed"],
+    }
+    assert wrong_values(values) == []
+    assert wrong_values({"forge_worker_class": "shop.worker.ShopWorker"}) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"forge_environment": {"RELEASE": "1"}}, "forge_environment: FORGE_RELEASE is set by the service itself"),
+        (
+            {"forge_environment": {"GENERATION": "1"}, "forge_environment_prefix": ""},
+            "forge_environment: GENERATION is set by the service itself",
+        ),
+        ({"forge_environment": {"WORKER_STATE": "1"}}, "FORGE_WORKER_STATE is set by the service itself"),
+        ({"forge_environment_plain": {"PYTHONPATH": "1"}}, "forge_environment_plain: PYTHONPATH is set by"),
+        (
+            {"forge_environment": {"A": "1"}, "forge_environment_plain": {"FORGE_A": "2"}},
+            "FORGE_A is given twice, in forge_environment and in forge_environment_plain: leave out one.",
+        ),
+        (
+            {
+                "forge_environment_plain": {"SHOP_CONFIG": "1"},
+                "forge_files": [{"name": "a", "content": "", "variable": "SHOP_CONFIG"}],
+            },
+            "SHOP_CONFIG is given twice, in forge_environment_plain and in forge_files",
+        ),
+        ({"forge_files": [{"name": "../a", "content": ""}]}, "forge_files: '../a' must be the name of a file"),
+        ({"forge_files": [{"content": ""}]}, "forge_files: '' must be the name of a file"),
+        ({"forge_files": [{"name": "a", "content": ""}] * 2}, "forge_files: a is given twice"),
+        ({"forge_files": [{"name": "a"}]}, "forge_files: the content of a has no value"),
+        ({"forge_files": [{"name": "a", "content": "", "mode": 1}]}, "forge_files: a: mode is none of content"),
+        ({"forge_files": [{"name": "a", "content": "", "variable": "A B"}]}, "variable must be letters"),
+    ],
+)
+def test_names_that_meet_are_said(values: dict[str, Any], said: str) -> None:
+    found = " ".join(wrong_names(values))
+    assert said in found
+
+
+def test_names_that_do_not_meet_are_let_through() -> None:
+    values = {
+        "forge_environment": {"A": "1", "RELEASE_NOTES": "x"},
+        "forge_environment_plain": {"A": "2", "HOME": "/tmp", "LOG_LEVEL": "info"},
+        "forge_files": [{"name": "settings.toml", "content": "a = 1", "variable": "SHOP_CONFIG"}],
+    }
+    assert wrong_names(values) == []

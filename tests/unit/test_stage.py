@@ -59,14 +59,15 @@ class FakeTransient:
     """Loads the app, or does not."""
 
     answer = (0, '{"problems": [], "settings": false}\n')
+    worker_answer = (0, "drains\n")
     asked: list[list[str]] = []
 
     def __init__(self, layout: Layout, generation: str) -> None:
         assert layout.read_record(generation)
 
-    def run(self, words: list[str], timeout: int, script: str) -> tuple[int, str, float]:
+    def run(self, words: list[str], timeout: int, script: str = "") -> tuple[int, str, float]:
         self.asked.append(words)
-        return (*self.answer, 0.1)
+        return (*(self.worker_answer if "forge_worker" in words else self.answer), 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +127,7 @@ def make(tmp_path: Path) -> Callable[..., Stage]:
             "record": {"release": "0123456789ab", "workers": 3},
             "environment": f'FORGE_SECRET_KEY="{SECRET}"\n',
             "files": {"gunicorn.conf.py": "workers = 3\n"},
+            "secret_files": {},
             "units": {"forge@.service": "[Service]\n", "forge.socket": "[Socket]\n"},
             "blobs": {
                 "release": blob(packed({"shop/main.py": "app = None\n"})),
@@ -159,7 +161,12 @@ def test_first_stage_makes_everything_and_the_second_finds_nothing(
     assert (home / "layers" / "aaaaaaaaaaaa-py3.11" / "bin" / "python").exists()
     assert (home / "pip-was-called").exists()
     assert sorted(os.listdir(tmp_path / "units")) == ["forge.socket", f"forge@{GENERATION}.service"]
-    assert stage.layout.read_record(GENERATION) == {"release": "0123456789ab", "state": "validated", "workers": 3}
+    assert stage.layout.read_record(GENERATION) == {
+        "release": "0123456789ab",
+        "state": "validated",
+        "workers": 3,
+        "drains": True,
+    }
     assert not stage.layout.live()
     assert calls == [("daemon-reload",)]
 
@@ -261,7 +268,7 @@ def test_release_that_was_cut_off_is_never_whole_and_is_made_again(
         if fails == "extract":
             patch.setattr(tarfile.TarFile, "extractall", die)
         elif fails == "rename":
-            patch.setattr(module.os, "rename", die, raising=False)
+            patch.setattr(module.os, "rename", die)
         else:
             patch.setattr(module, "mark_whole", die)
         with pytest.raises(KeyboardInterrupt):
@@ -365,3 +372,84 @@ def test_left_over_of_a_killed_deploy_is_cleared(make: Callable[..., Stage]) -> 
         os.makedirs(os.path.join(directory, ".incoming-x", "deep"))
     stage.apply(["generation"])
     assert os.listdir(stage.layout.releases) == os.listdir(stage.layout.layers) == []
+
+
+def test_settings_files_are_for_the_service_alone_and_never_shown(make: Callable[..., Stage]) -> None:
+    stage = make(secret_files={"files/settings.toml": f'key = "{SECRET}"\n'})
+    diffs = shown_diff(stage, stage.differing()[0])
+    assert SECRET not in json.dumps(diffs)
+    assert "settings.toml" in json.dumps(diffs)
+    stage.apply(stage.compare()["missing"])
+    path = Path(stage.home) / "files" / "settings.toml"
+    assert path.read_text() == f'key = "{SECRET}"\n'
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+
+
+def test_units_of_processes_belong_to_the_generation(make: Callable[..., Stage], tmp_path: Path) -> None:
+    units = {
+        f"forge{name}": "[Unit]\n" for name in ("@.service", "@.socket", "@.target", ".worker@.service", ".socket")
+    }
+    make(units=units).apply(make(units=units).compare()["missing"])
+    assert set(os.listdir(tmp_path / "units")) == {
+        "forge.socket",
+        "forge@.socket",
+        f"forge@{GENERATION}.service",
+        f"forge@{GENERATION}.target",
+        f"forge.worker@{GENERATION}.service",
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "said", "drains"),
+    [
+        ({}, "", True),
+        ({"server": "uvicorn"}, "", True),
+        ({"server": "gunicorn-asgi"}, "", False),
+        ({"worker_class": "shop.W"}, "warming up\ndrains\n", True),
+        ({"worker_class": "shop.W"}, "warming up\ncannot drain\n", False),
+    ],
+)
+def test_generation_knows_whether_it_drains(
+    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, record: dict[str, str], said: str, drains: bool
+) -> None:
+    monkeypatch.setattr(FakeTransient, "worker_answer", (0, said))
+    stage = make(record=record)
+    stage.apply(stage.compare()["missing"])
+    assert stage.layout.read_record(GENERATION)["drains"] is drains
+    assert make(record=record).compare()["drains"] is drains
+
+
+def test_worker_class_that_cannot_be_loaded_is_said(
+    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = (0, "problem ImportError: No module named 'shop.w'\n")
+    monkeypatch.setattr(FakeTransient, "worker_answer", answer)
+    stage = make(record={"worker_class": "shop.w.W"})
+    with pytest.raises(
+        StageError,
+        match=r"^forge_worker_class: shop.w.W cannot be loaded: ImportError: No module named 'shop.w'\. What",
+    ):
+        stage.apply(stage.compare()["missing"])
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "sentence"),
+    [
+        ("forge@.service", "[Service]\nWorkingDirectory={release}/data\n", "forge_directory: the release has no directory data"),
+        ("forge@.service", "[Service]\nReadWritePaths=/tmp /not-there\n", "forge_writable_paths: /not-there is not on this host"),
+        (
+            "forge.nightly@.timer",
+            "[Timer]\nOnCalendar=sometimes\n",
+            "forge_processes: nightly: systemd cannot read the schedule 'sometimes'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_units_name_must_be_there(
+    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, unit: str, text: str, sentence: str
+) -> None:
+    monkeypatch.setattr(module.systemd, "is_schedule", lambda text: text != "sometimes")
+    units = {"forge@.service": "[Service]\n", unit: text.format(release=make().layout.release("0123456789ab"))}
+    stage = make(units=units)
+    with pytest.raises(StageError, match=f"^{sentence}"):
+        stage.apply(stage.compare()["missing"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 
 GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}\Z")
 
@@ -27,6 +28,7 @@ class Layout:
         self.tools = os.path.join(self.home, "tools")
         self.current = os.path.join(self.home, "current")
         self.ledger = os.path.join(self.home, "ledger.jsonl")
+        self.lock = os.path.join(self.home, "lock.json")
 
     def layer(self, layer: str) -> str:
         return os.path.join(self.layers, layer)
@@ -54,6 +56,18 @@ class Layout:
     def socket(self, generation: str) -> str:
         return f"{self.app}@{generation}.socket"
 
+    def target(self, generation: str) -> str:
+        """Starts a generation's web process and its other processes."""
+        return f"{self.app}@{generation}.target"
+
+    def processes(self, generation: str) -> list[str]:
+        """Units of a generation's other processes: services that run, timers, and services that a timer starts."""
+        try:
+            names = os.listdir(os.path.join(self.generation(generation), "units"))
+        except OSError:
+            return []
+        return sorted(name for name in names if name.startswith(f"{self.app}.") and f"@{generation}." in name)
+
     def live(self) -> str:
         """Id of the generation that ``current`` names; empty when there is none."""
         try:
@@ -69,6 +83,15 @@ class Layout:
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}
+
+    def lock_holder(self) -> dict:
+        """Who holds the lock on this host; empty when nobody does, or when it has expired."""
+        try:
+            with open(self.lock, encoding="utf-8") as handle:
+                holder = json.load(handle)
+        except (OSError, ValueError):
+            return {}
+        return holder if isinstance(holder, dict) and holder.get("expires", 0) > time.time() else {}
 
 
 def write_atomically(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:

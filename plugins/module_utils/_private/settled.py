@@ -12,14 +12,28 @@ from .layout import Layout
 
 def is_settled(layout: Layout, generation: str, units: dict[str, str]) -> bool:
     """Nothing is left to do for this generation on this host. Looks only; compares state, not history."""
-    if layout.live() != generation or systemd.instances(layout.app) != [generation]:
+    if layout.live() != generation or systemd.running(layout.app) != [generation]:
         return False
     if systemd.properties(layout.service(generation), "ActiveState")["ActiveState"] != "active":
+        return False
+    if idle_processes(layout, generation):
         return False
     for unit in (f"{layout.app}.service", f"{layout.app}.socket"):
         if systemd.properties(unit, "ActiveState")["ActiveState"] != "active" or not systemd.is_enabled(unit):
             return False
     return shared_units_stand(layout, units) and not needs_new_socket(layout, units)
+
+
+def idle_processes(layout: Layout, generation: str) -> list[str]:
+    """Units of a generation's other processes that should run and do not; what a timer starts is its own matter."""
+    names = layout.processes(generation)
+    wanted = [name for name in names if name.endswith(".timer") or timer_of(name) not in names]
+    states = systemd.states(*wanted)
+    return [name for name in wanted if states.get(name) != "active"]
+
+
+def timer_of(service: str) -> str:
+    return service.replace(".service", ".timer")
 
 
 def shared_units_stand(layout: Layout, units: dict[str, str]) -> bool:
@@ -47,7 +61,9 @@ def needs_new_socket(layout: Layout, units: dict[str, str]) -> bool:
 
 
 def public_workers(layout: Layout, generation: str) -> int:
-    """How many workers of a generation say that they accept public requests."""
+    """How many workers of a generation accept public requests: those that say so, or all of a server that cannot say."""
+    if not layout.read_record(generation).get("drains", True):
+        return len(children(systemd.properties(layout.service(generation), "MainPID").get("MainPID", "0")))
     directory = layout.worker_states(generation)
     count = 0
     for name in os.listdir(directory) if generation and os.path.isdir(directory) else []:
@@ -57,3 +73,11 @@ def public_workers(layout: Layout, generation: str) -> int:
         except (OSError, UnicodeDecodeError):
             continue
     return count
+
+
+def children(pid: str) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as handle:
+            return handle.read().split()
+    except OSError:
+        return []

@@ -45,19 +45,38 @@ def is_enabled(unit: str) -> bool:
     return done.returncode == 0
 
 
-def instances(app: str) -> list[str]:
-    """Ids of the generations of an app that run, start, stop or wait to be restarted."""
+def instances(app: str, *patterns: str) -> list[str]:
+    """Ids of the generations of an app whose web process runs, starts, stops or waits to be restarted."""
     shown = systemctl(
         "list-units", "--plain", "--no-legend", "--full", "--all",
-        "--state=active,activating,deactivating,reloading", "--type=service", f"{app}@*.service",
+        "--state=active,activating,deactivating,reloading", *(patterns or (f"{app}@*.service",)),
     )  # fmt: skip
-    prefix, suffix = f"{app}@", ".service"
-    names = (line.split()[0] for line in shown.splitlines() if line.strip())
-    return sorted(name[len(prefix) : -len(suffix)] for name in names if name.startswith(prefix))
+    names = [line.split()[0] for line in shown.splitlines() if line.strip()]
+    return sorted({name.partition("@")[2].rpartition(".")[0] for name in names})
+
+
+def running(app: str) -> list[str]:
+    """Ids of the generations of an app of which anything runs. A dot sets other processes apart from apps."""
+    return instances(app, f"{app}@*.service", f"{app}.*@*.service", f"{app}.*@*.timer")
+
+
+def states(*units: str) -> dict[str, str]:
+    """Unit to its ActiveState."""
+    shown = systemctl("show", "--property", "Id,ActiveState", *units) if units else ""
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.split("\n\n") if block.strip()]
+    return {block["Id"]: block["ActiveState"] for block in blocks}
+
+
+def is_schedule(text: str) -> bool:
+    """Can systemd read this as OnCalendar=?"""
+    done = subprocess.run(
+        ["systemd-analyze", "calendar", "--", text], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    return done.returncode == 0
 
 
 def journal(unit: str, since: float, lines: int = 30) -> list[str]:
-    """The last lines a unit wrote since a moment (seconds since the epoch)."""
+    """The last lines a unit, or all that fit a pattern, wrote since a moment (seconds since the epoch)."""
     done = subprocess.run(
         ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}",
          f"--since=@{int(since)}", "--unit", unit],

@@ -14,8 +14,8 @@ from .masking import mask, secrets_of
 
 # Directives that make a service of the sandbox: a command that ends has none of them.
 NOT_FOR_A_COMMAND = (
-    "Type", "NotifyAccess", "Sockets", "Exec", "Restart", "Timeout", "KillMode", "RuntimeDirectory", "WatchdogSec",
-    "Standard", "SyslogIdentifier", "OOMPolicy",
+    "Type", "NotifyAccess", "Sockets", "NonBlocking", "Exec", "Restart", "Timeout", "KillMode", "RuntimeDirectory",
+    "WatchdogSec", "Standard", "SyslogIdentifier", "OOMPolicy",
 )  # fmt: skip
 
 

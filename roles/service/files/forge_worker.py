@@ -1,295 +1,67 @@
 # Copyright: (c) 2026, thecodeforge.fastapi contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gunicorn worker that stands by until its generation is live, and drains before it stops.
-
-Two generations of a service hold the same public socket, which systemd owns. The new one must not accept from
-it before it has been checked; the old one must answer whatever it has accepted. ForgeServer says how.
-
-Environment, all optional; without it this is UvicornWorker with a drain:
-  FORGE_WORKER_CURRENT     symbolic link to the live generation
-  FORGE_WORKER_GENERATION  name of this generation: live when the link points at it
-  FORGE_WORKER_STATE       directory where a file named by the worker's pid says standby, public or draining
-  FORGE_WORKER_DRAIN       seconds a drain may take (20)
-  LISTEN_FDNAMES           set by systemd: sockets named "public" wait for the generation to be live
-"""
+"""Gunicorn worker that stands by until its generation is live, and drains before it stops: see forge_server.py."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import faulthandler
-import logging
+import importlib
 import os
 import signal
 import sys
 import time
 import warnings
-import weakref
-from pathlib import Path
 
+from forge_server import SHUTDOWN, ForgeServer, StateFile, is_live
 from gunicorn.arbiter import Arbiter
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.server import Server
 
-try:
+STOCK = []
+with contextlib.suppress(ImportError):  # not installed, or not made for this Uvicorn
     from uvicorn_worker import UvicornWorker
-except ImportError:  # not installed, or not made for this Uvicorn
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from uvicorn.workers import UvicornWorker
 
-POLL = 0.05  # seconds between two looks at the link, or at what a drain still waits for
-FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
-SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
+    STOCK.append(UvicornWorker)
+with contextlib.suppress(ImportError), warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from uvicorn.workers import UvicornWorker as OldUvicornWorker
+
+    STOCK.append(OldUvicornWorker)
+if not STOCK:
+    raise ImportError("Neither uvicorn_worker nor uvicorn.workers can be imported: install uvicorn-worker.")
+
 RESPAWN_DELAY = 1.0
-
-CONNECTION_CLOSE = (b"connection", b"close")
-END_OF_STREAM = {"type": "http.response.body", "body": b"", "more_body": False}
-SERVICE_RESTART = {"type": "websocket.close", "code": 1012, "reason": "service restart"}
+MASTER = os.getpid()  # Gunicorn loads its worker class before it forks
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-def is_live(unless_told: bool) -> bool:
-    """Whether the link points at this generation; `unless_told` where the environment names no link."""
-    link = os.environ.get("FORGE_WORKER_CURRENT")
-    if not link:
-        return unless_told
-    try:
-        return os.path.basename(os.readlink(link).rstrip("/")) == os.environ.get("FORGE_WORKER_GENERATION")
-    except OSError:
-        return False
+def hold_stops() -> None:
+    if os.getpid() == MASTER:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
-def split_sockets(sockets: list) -> tuple[list, list]:
-    """The immediate and the public ones, by systemd's names: Gunicorn keeps their order (gunicorn/sock.py).
-
-    Without names all are immediate, as UvicornWorker has them. Gunicorn's wrappers are left behind: uvloop would
-    close their descriptors twice (uvloop/handles/handle.pyx UVSocketHandle._close()).
-    """
-    sockets = [wrapper.sock for wrapper in sockets]
-    if "LISTEN_FDNAMES" not in os.environ:
-        return sockets, []
-    names = os.environ["LISTEN_FDNAMES"].split(":")
-    if len(names) != len(sockets):
-        raise RuntimeError(f"LISTEN_FDNAMES has {len(names)} names for {len(sockets)} sockets")
-    immediate = [sock for name, sock in zip(names, sockets) if name != "public"]
-    return immediate, [sock for name, sock in zip(names, sockets) if name == "public"]
+def release_stops() -> None:
+    if os.getpid() == MASTER:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
-def parent_of(pid: str) -> int | None:
-    try:
-        return int(Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return None
-
-
-def is_newest_request(connection, scope: dict) -> bool:
-    """Whether no pipelined one waits on its connection, which "Connection: close" would leave without an answer.
-
-    httptools parses ahead: a connection's scope is that of its newest request. h11 keeps the bytes.
-    """
-    if getattr(connection, "scope", None) is not scope:
-        return False
-    return not (hasattr(connection, "conn") and connection.conn.trailing_data[0])
-
-
-class StateFile:
-    """Says in one word what this worker does, for the rollout to read. A worker serves on without it."""
-
-    def __init__(self, directory: str | None, log: logging.Logger) -> None:
-        self.path = Path(directory, str(os.getpid())) if directory else None
-        self.log = log
-
-    def write(self, word: str) -> None:
-        if self.path:
-            draft = self.path.with_name(f".{self.path.name}")
-            try:
-                draft.write_text(word)
-                draft.replace(self.path)
-            except OSError as error:
-                self.log.warning("Cannot write that this worker is %s: %s", word, error)
-
-    def remove(self) -> None:
-        if self.path:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-
-    def remove_stale(self, master: int) -> None:
-        """Files of killed workers. A pid may be in use again, but then not by another worker of our master."""
-        self.remove()
-        for path in self.path.parent.glob("[0-9]*") if self.path else ():
-            if path.name.isdigit() and parent_of(path.name) != master:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-
-class Lasting:
-    """An event stream or an open websocket. It would outlast a drain, which therefore ends it in the app's place."""
-
-    def __init__(self, send, farewell: dict, registry: weakref.WeakSet) -> None:
-        self._send, self.farewell, self.registry = send, farewell, registry
-        self.ending = None
-
-    async def begin(self, message: dict) -> None:
-        await self._send(message)
-        self.registry.add(self)
-
-    async def send(self, message: dict) -> None:
-        """After the end as Uvicorn does it when the client is gone: silence, or an OSError for a websocket."""
-        if self.ending is None:
-            if message["type"] == "websocket.close" or (
-                message["type"] == "http.response.body" and not message.get("more_body")
-            ):
-                self.registry.discard(self)
-            await self._send(message)
-        elif self.farewell is SERVICE_RESTART:
-            raise ClientDisconnected
-
-    def end(self) -> None:
-        self.registry.discard(self)
-        self.ending = asyncio.gather(self._send(self.farewell), return_exceptions=True)
-
-
-class DrainableApp:
-    """The app, and what a drain does in ASGI's own words.
-
-    It is in the way of every request, so what does not last passes quickly: it costs between one and two microseconds.
-    """
-
-    def __init__(self, app, connections: set) -> None:
-        self.app, self.connections = app, connections
-        self.draining = False
-        self.lasting: weakref.WeakSet[Lasting] = weakref.WeakSet()
-
-    def __call__(self, scope, receive, send):
-        def watched_send(message):
-            nonlocal send
-            farewell = None
-            if message["type"] == "http.response.start":
-                headers = message.get("headers", ())
-                if type(headers) is not list:  # it may be an iterator, and Uvicorn is to read it after us
-                    headers = message["headers"] = list(headers)
-                for name, value in headers:
-                    if name == b"content-type":
-                        if value.startswith(b"text/event-stream"):
-                            farewell = END_OF_STREAM
-                        break
-                if self.draining:
-                    message = self.with_close(message, scope)
-            elif message["type"] == "websocket.accept":
-                farewell = SERVICE_RESTART
-            if farewell is None:
-                return send(message)
-            lasting = Lasting(send, farewell, self.lasting)
-            send = lasting.send
-            return lasting.begin(message)
-
-        return self.app(scope, receive, watched_send)
-
-    def with_close(self, start: dict, scope: dict) -> dict:
-        if any(is_newest_request(connection, scope) for connection in self.connections):
-            start = {**start, "headers": [*start["headers"], CONNECTION_CLOSE]}
-        return start
-
-
-class ForgeServer(Server):
-    """Uvicorn's server, with a standby before its main loop and a drain before its shutdown.
-
-    Uvicorn accepts as soon as it has started. And its shutdown() (uvicorn/server.py) closes idle connections at
-    once: also those whose request is on its way, or has arrived and was not yet read.
-    """
-
-    def __init__(self, config, sockets: list, state: StateFile) -> None:
-        super().__init__(config)
-        self.immediate, self.public = split_sockets(sockets)
-        self.state = state
-        self.drain_seconds = float(os.environ.get("FORGE_WORKER_DRAIN", 20))
-
-    async def startup(self, sockets=None) -> None:
-        self.config.loaded_app = self.app = DrainableApp(self.config.loaded_app, self.server_state.connections)
-        await super().startup(sockets=sockets)
-
-    async def main_loop(self) -> None:
-        if self.public:
-            self.state.write("standby")
-            while not is_live(unless_told=True):
-                if await self.on_tick(0):  # 0: with the duties of every second, such as the heartbeat
-                    return
-                await asyncio.sleep(POLL)
-            await self.listen(self.public)
-        self.state.write("public")
-        await super().main_loop()
-
-    async def listen(self, sockets: list) -> None:
-        """As uvicorn/server.py startup() does."""
-
-        def create_protocol():
-            return self.config.http_protocol_class(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
-        create_server = asyncio.get_running_loop().create_server
-        for sock in sockets:
-            options = {"sock": sock, "ssl": self.config.ssl, "backlog": self.config.backlog}
-            self.servers.append(await create_server(create_protocol, **options))
-
-    async def shutdown(self, sockets=None) -> None:
+def end_at_stops() -> None:
+    """In a child of the master. One that is told to stop before init_signals() would do the master's own handler: take
+    note and go on, and the master would then wait for it until graceful_timeout (gunicorn/arbiter.py stop())."""
+    if os.getppid() == MASTER:
         try:
-            await self.stop_listening()
-            await self.drain()
-            await super().shutdown(sockets=sockets)
+            for stop in STOPS:
+                signal.signal(stop, signal.SIG_DFL)
         finally:
-            # Here, as capture_signals() then raises SIGTERM again, which ends the process.
-            self.state.remove()
-
-    async def stop_listening(self) -> None:
-        """Close our listeners: the sockets live on in systemd and in the other generation.
-
-        asyncio accepts in one callback and makes the transport in a later one, which fails, and so loses the
-        connection, if the server was closed in between (asyncio/base_events.py Server._attach()).
-        """
-        for server in self.servers:
-            for sock in server.sockets:
-                asyncio.get_running_loop().remove_reader(sock)  # uvloop has neither that gap nor such a reader
-        await asyncio.sleep(POLL)
-        for server in self.servers:
-            server.close()
-
-    async def drain(self) -> None:
-        """Answer what was accepted, with "Connection: close"; end what would not end; at the bound cut the rest."""
-        self.state.write("draining")
-        self.app.draining = True
-        waiting_for, clock = self.server_state, asyncio.get_running_loop().time
-        began = clock()
-        while (waiting_for.connections or waiting_for.tasks) and not self.force_exit:
-            left = began + self.drain_seconds - clock()
-            if left <= 0:
-                break
-            for lasting in list(self.app.lasting):
-                if lasting.farewell is SERVICE_RESTART or left <= FLUSH:
-                    lasting.end()
-            await self.config.callback_notify()
-            await asyncio.sleep(POLL)
-        log = logging.getLogger("uvicorn.error")
-        if waiting_for.connections:
-            log.warning("Closing %d connections after %.1f s", len(waiting_for.connections), clock() - began)
-        for connection in list(waiting_for.connections):
-            connection.transport.abort()
-        await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
-        log.addFilter(is_no_cancellation)
-
-    def quit(self) -> None:
-        self.should_exit = True
-        self.drain_seconds = 0
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
-def is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Uvicorn's shutdown() says how many tasks it cancels. A traceback of each would look like an app's error."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+os.register_at_fork(before=hold_stops, after_in_parent=release_stops, after_in_child=end_at_stops)
 
 
-class ForgeWorker(UvicornWorker):
-    CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "timeout_graceful_shutdown": SHUTDOWN}
+class Draining:
+    """What ForgeServer adds to a UvicornWorker, or to an app's own subclass of one."""
 
     server = None
 
@@ -302,7 +74,9 @@ class ForgeWorker(UvicornWorker):
         state = StateFile(os.environ.get("FORGE_WORKER_STATE"), self.log)
         state.remove_stale(self.ppid)
         try:
-            self.server = ForgeServer(self.config, self.sockets, state)
+            # In systemd's order (gunicorn/sock.py), and without Gunicorn's wrappers: uvloop would close their
+            # descriptors twice (uvloop/handles/handle.pyx UVSocketHandle._close()).
+            self.server = ForgeServer(self.config, [wrapper.sock for wrapper in self.sockets], state)
             super().init_process()
         except (Exception, SystemExit) as failure:
             if (self.server and self.server.started) or not is_live(unless_told=False):
@@ -318,7 +92,10 @@ class ForgeWorker(UvicornWorker):
 
     def init_signals(self) -> None:
         super().init_signals()
+        chosen = signal.getsignal(signal.SIGABRT)
         faulthandler.enable()  # shows where a worker is stuck, when Gunicorn aborts it
+        if callable(chosen):  # by the app's own class
+            signal.signal(signal.SIGABRT, chosen)
 
     async def _serve(self) -> None:
         """As UvicornWorker._serve(), with our server. SIGQUIT, there without effect, makes it quick."""
@@ -327,3 +104,33 @@ class ForgeWorker(UvicornWorker):
         await self.server.serve(sockets=self.server.immediate)
         if not self.server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+def with_drain(worker: type) -> type:
+    """A worker class with standby and drain; the class itself where that is not possible.
+
+    Its overrides still apply, but for one of _serve(): whoever has that runs another server than ours.
+    """
+    stock = next((each for each in STOCK if issubclass(worker, each)), None)
+    if stock is None or worker._serve is not stock._serve:
+        return worker
+    settings = {**worker.CONFIG_KWARGS, "timeout_graceful_shutdown": SHUTDOWN}
+    return type(f"Draining{worker.__name__}", (Draining, worker), {"CONFIG_KWARGS": settings})
+
+
+def load(path: str) -> type:
+    """The class that package.module.Class names.
+
+    :raises ImportError, AttributeError: when there is none.
+    """
+    module, _dot, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+ForgeWorker = with_drain(STOCK[0])
+
+if __name__ == "__main__":  # says whether a class can drain, before anything serves with it
+    try:
+        print("drains" if issubclass(with_drain(load(sys.argv[1])), Draining) else "cannot drain")
+    except Exception as error:
+        print(f"problem {type(error).__name__}: {error}")

@@ -1,6 +1,9 @@
 """The worker with other loops and protocols, and the stock one, to compare."""
 
-from forge_worker import ForgeWorker, UvicornWorker
+import signal
+import time
+
+from forge_worker import STOCK, ForgeWorker, with_drain
 
 
 class Asyncio(ForgeWorker):
@@ -15,5 +18,29 @@ class LegacyWebsockets(ForgeWorker):
     CONFIG_KWARGS = {**ForgeWorker.CONFIG_KWARGS, "ws": "websockets"}
 
 
-class Stock(UvicornWorker):
+class Stock(STOCK[0]):
     pass
+
+
+class LateSignals(ForgeWorker):
+    """Between the fork and its own signal handlers passes the time that a busy machine may take."""
+
+    def init_process(self):
+        time.sleep(1)
+        super().init_process()
+
+
+class Own(STOCK[0]):
+    """As apps have one: does something of its own when Gunicorn aborts it."""
+
+    CONFIG_KWARGS = {**STOCK[0].CONFIG_KWARGS, "server_header": False}
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.signal(signal.SIGABRT, self.handle_own_abort)
+
+    def handle_own_abort(self, _signal, _frame) -> None:
+        self.log.info("aborted in its own way")
+
+
+Combined = with_drain(Own)

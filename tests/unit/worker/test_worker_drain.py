@@ -11,7 +11,7 @@ import time
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from worker_harness import LOOPS, PYTHON, Client, Cut, eventually, on_both_loops
+from worker_harness import LOOPS, ONE_PROCESS, OWN, PYTHON, Client, Cut, eventually, on_both_loops
 
 FORGE = "forge_worker.ForgeWorker"
 
@@ -52,7 +52,7 @@ def test_the_stock_worker_cuts_them(site):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("worker", LOOPS)
+@pytest.mark.parametrize("worker", [*LOOPS, *ONE_PROCESS, OWN])
 def test_what_was_accepted_is_answered(site, worker):
     generation = site.live("only", worker=worker, drain=20)
 
@@ -190,3 +190,32 @@ def test_worker_that_is_stuck_shows_where_and_is_replaced(site):
     eventually(lambda: generation.state and worker not in generation.state)
     assert "WORKER TIMEOUT" in generation.said
     assert "in serve_blocking" in generation.said
+
+
+def test_worker_that_is_told_to_stop_right_after_its_fork_stops(site):
+    """Else the master waits for it until graceful_timeout, and kills it."""
+    generation = site.generation("new", worker="forge_worker_variants.LateSignals", workers=2, drain=10)
+    eventually(generation.pids)
+    began = time.monotonic()
+    generation.stop()
+    generation.ended()
+    assert time.monotonic() - began < 5
+
+
+def test_an_own_class_is_aborted_in_its_own_way(site):
+    generation = site.live("only", worker=OWN, timeout=2)
+    (worker,) = generation.pids()
+
+    async def scenario():
+        (stuck,) = await opened(site, "/blocking")
+        with pytest.raises(Cut):
+            await asyncio.wait_for(stuck.answer(), 10)
+
+    asyncio.run(scenario())
+    eventually(lambda: generation.state and worker not in generation.state)
+    assert "aborted in its own way" in generation.said
+
+
+def test_an_own_class_keeps_its_settings(site):
+    generation = site.live("only", worker=OWN)
+    assert "server:" not in generation.private().lower()

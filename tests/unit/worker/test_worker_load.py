@@ -47,6 +47,10 @@ def test_no_request_is_lost_by_a_swap(two_sites):
     on_both_loops(two_sites, lambda site, worker: swaps_under_load(site, worker, 1))
 
 
+def test_no_request_is_lost_by_a_swap_of_one_process(site):
+    asyncio.run(swaps_under_load(site, "uvicorn", 1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("worker", LOOPS)
 def test_no_request_is_lost_by_many_swaps(site, worker):

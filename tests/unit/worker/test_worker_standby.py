@@ -8,7 +8,7 @@ import socket
 import time
 
 import pytest
-from worker_harness import LOOPS, eventually
+from worker_harness import LOOPS, ONE_PROCESS, OWN, eventually
 
 
 def ask(address, timeout: float = 5) -> str:
@@ -17,7 +17,7 @@ def ask(address, timeout: float = 5) -> str:
         return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 
 
-@pytest.mark.parametrize("worker", LOOPS)
+@pytest.mark.parametrize("worker", [*LOOPS, *ONE_PROCESS, OWN])
 def test_candidate_serves_private_only_until_the_switch(site, worker):
     site.switch_to("other")
     candidate = site.generation("new", worker=worker, workers=2)
@@ -87,6 +87,12 @@ def test_candidate_that_cannot_boot_stops_at_once(site, fault):
     assert candidate.ended() in (1, 3, 4)
     assert candidate.state == {}
     assert "its generation is live" not in candidate.said
+
+
+@pytest.mark.parametrize("fault", ["import", "lifespan"])
+def test_one_process_that_cannot_boot_ends(site, fault):
+    site.fault.write_text(fault)
+    assert site.generation("new", worker="uvicorn").ended() in (1, 3)
 
 
 def test_names_that_do_not_fit_stop_the_candidate(site):

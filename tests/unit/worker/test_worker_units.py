@@ -13,8 +13,9 @@ import pytest
 from worker_harness import WORKER
 
 sys.path.insert(0, str(WORKER))
+import forge_server
 import forge_worker
-from forge_worker import END_OF_STREAM, SERVICE_RESTART, ClientDisconnected, DrainableApp, StateFile
+from forge_server import END_OF_STREAM, SERVICE_RESTART, ClientDisconnected, DrainableApp, StateFile
 
 LOG = logging.getLogger("test")
 
@@ -32,19 +33,19 @@ def link(tmp_path, monkeypatch):
 )
 def test_live_is_what_the_link_names(link, target, live):
     link.symlink_to(target)
-    assert forge_worker.is_live(unless_told=not live) is live
+    assert forge_server.is_live(unless_told=not live) is live
 
 
 def test_missing_link_is_not_live(link):
-    assert not forge_worker.is_live(unless_told=True)
+    assert not forge_server.is_live(unless_told=True)
     link.write_text("not a link")
-    assert not forge_worker.is_live(unless_told=True)
+    assert not forge_server.is_live(unless_told=True)
 
 
 @pytest.mark.parametrize("unless_told", [True, False])
 def test_nothing_is_said_about_a_link(monkeypatch, unless_told):
     monkeypatch.delenv("FORGE_WORKER_CURRENT", raising=False)
-    assert forge_worker.is_live(unless_told) is unless_told
+    assert forge_server.is_live(unless_told) is unless_told
 
 
 @pytest.mark.parametrize(
@@ -59,13 +60,13 @@ def test_sockets_by_name(monkeypatch, names, expected):
     monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
     if names:
         monkeypatch.setenv("LISTEN_FDNAMES", names)
-    assert forge_worker.split_sockets([SimpleNamespace(sock=name) for name in "abc"]) == expected
+    assert forge_server.split_sockets(list("abc")) == expected
 
 
 def test_every_socket_needs_a_name(monkeypatch):
     monkeypatch.setenv("LISTEN_FDNAMES", "public")
     with pytest.raises(RuntimeError, match="1 names for 2 sockets"):
-        forge_worker.split_sockets([SimpleNamespace(sock=1), SimpleNamespace(sock=2)])
+        forge_server.split_sockets(["a", "b"])
 
 
 def test_state_file(tmp_path):
@@ -107,13 +108,13 @@ class Http:
 
 def test_newest_request_of_a_connection():
     first, second = {"path": "/same"}, {"path": "/same"}
-    assert forge_worker.is_newest_request(Http(second), second)
-    assert not forge_worker.is_newest_request(Http(second), first)
-    assert forge_worker.is_newest_request(Http(first, conn=SimpleNamespace(trailing_data=(b"", False))), first)
-    assert not forge_worker.is_newest_request(Http(first, conn=SimpleNamespace(trailing_data=(b"GET", False))), first)
+    assert forge_server.is_newest_request(Http(second), second)
+    assert not forge_server.is_newest_request(Http(second), first)
+    assert forge_server.is_newest_request(Http(first, conn=SimpleNamespace(trailing_data=(b"", False))), first)
+    assert not forge_server.is_newest_request(Http(first, conn=SimpleNamespace(trailing_data=(b"GET", False))), first)
     websocket = SimpleNamespace(conn=SimpleNamespace())
-    assert not forge_worker.is_newest_request(websocket, first)
-    assert not forge_worker.is_newest_request(Http(second, conn=SimpleNamespace()), first)
+    assert not forge_server.is_newest_request(websocket, first)
+    assert not forge_server.is_newest_request(Http(second, conn=SimpleNamespace()), first)
 
 
 def sent_by(messages, kind="http", draining=False, ended_after=None):
@@ -192,3 +193,48 @@ def test_a_rejected_websocket_is_left_alone():
     talk = [{"type": "websocket.close"}, {"type": "websocket.close"}]
     assert sent_by(talk, kind="websocket", ended_after=1) == talk
     assert SERVICE_RESTART["code"] == 1012
+
+
+class Own(forge_worker.STOCK[0]):
+    """An app's worker class."""
+
+    CONFIG_KWARGS = {"loop": "asyncio", "http": "h11", "timeout_graceful_shutdown": 99}
+
+
+def test_an_own_class_keeps_its_settings_and_drains():
+    combined = forge_worker.with_drain(Own)
+    assert issubclass(combined, Own)
+    assert combined._serve is forge_worker.Draining._serve
+    assert combined.CONFIG_KWARGS == {"loop": "asyncio", "http": "h11", "timeout_graceful_shutdown": 2}
+
+
+def test_another_kind_of_worker_is_left_as_it_is():
+    from gunicorn.workers.sync import SyncWorker
+
+    class OtherServer(Own):
+        async def _serve(self) -> None: ...
+
+    assert forge_worker.with_drain(SyncWorker) is SyncWorker
+    assert forge_worker.with_drain(OtherServer) is OtherServer
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("uvicorn_worker.UvicornWorker", "drains"),
+        ("gunicorn.workers.sync.SyncWorker", "cannot drain"),
+        ("gunicorn.nothing.Worker", "problem ModuleNotFoundError: No module named 'gunicorn.nothing'"),
+        ("gunicorn.workers.Worker", "problem AttributeError: module 'gunicorn.workers' has no attribute 'Worker'"),
+    ],
+)
+def test_a_class_is_asked_whether_it_can_drain(path, said):
+    command = [sys.executable, "-m", "forge_worker", path]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(WORKER)}, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == said
+
+
+def test_one_process_needs_sockets_of_systemd(monkeypatch):
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    monkeypatch.setenv("LISTEN_PID", "1")
+    with pytest.raises(SystemExit, match="systemd has passed no socket"):
+        forge_server.sockets_of_systemd()

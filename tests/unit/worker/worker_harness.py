@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,9 @@ WORKER = HERE.parents[2] / "roles" / "service" / "files"
 # Another interpreter, for other versions of Gunicorn and Uvicorn: see versions.py.
 PYTHON = os.environ.get("FORGE_WORKER_PYTHON", sys.executable)
 LOOPS = ["forge_worker.ForgeWorker", "forge_worker_variants.Asyncio"]  # uvloop and httptools; asyncio and h11
+# Uvicorn without Gunicorn, the same two.
+ONE_PROCESS = {"uvicorn": ("auto", "auto"), "uvicorn asyncio": ("asyncio", "h11")}
+OWN = "forge_worker_variants.Combined"  # an app's own class, with ours
 
 
 def eventually(condition, within: float = 15):
@@ -48,8 +52,9 @@ class Site:
         self.address = self.public.getsockname()
         self.generations: list[Generation] = []
 
-    def generation(self, name: str, **settings) -> Generation:
-        generation = Generation(self, name, **settings)
+    def generation(self, name: str, worker: str = LOOPS[0], **settings) -> Generation:
+        kind = OneProcess if worker in ONE_PROCESS else Generation
+        generation = kind(self, name, worker, **settings)
         self.generations.append(generation)
         return generation
 
@@ -74,6 +79,8 @@ class Site:
 
 
 class Generation:
+    one_process = False
+
     def __init__(
         self,
         site: Site,
@@ -107,14 +114,12 @@ class Generation:
             "worker_tmp_dir": str(self.states),
             **settings,
         }
-        config = self.directory / "gunicorn.conf.py"
-        config.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+        command = self.command(settings)
         fds = [sock.fileno() for sock in sockets or [private, site.public]]
         with self.log.open("wb") as log:
             self.master = subprocess.Popen(
                 [PYTHON, "-S", HERE / "activate.py", ",".join(map(str, fds))]
-                + [PYTHON, "-W", "error::DeprecationWarning:forge_worker", "-m", "gunicorn"]
-                + ["--config", config, "worker_app:app"],
+                + [PYTHON, "-W", "error::DeprecationWarning:forge_worker", "-m", *command, "worker_app:app"],
                 pass_fds=fds,
                 stdout=log,
                 stderr=log,
@@ -131,6 +136,11 @@ class Generation:
                 },
             )
         private.close()
+
+    def command(self, settings: dict) -> list[str | Path]:
+        config = self.directory / "gunicorn.conf.py"
+        config.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+        return ["gunicorn", "--config", config]
 
     def environment(self, drain: float) -> dict[str, str]:
         return {
@@ -149,6 +159,8 @@ class Generation:
         return {int(path.name): path.read_text() for path in self.states.glob("[0-9]*")}
 
     def pids(self) -> list[int]:
+        if self.one_process:
+            return [self.master.pid]
         with contextlib.suppress(FileNotFoundError):
             return [
                 int(pid) for pid in Path(f"/proc/{self.master.pid}/task/{self.master.pid}/children").read_text().split()
@@ -179,6 +191,26 @@ class Generation:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.master.pid, signal.SIGKILL)  # its own session: start_new_session
         self.master.wait(5)
+
+
+class OneProcess(Generation):
+    """Uvicorn alone."""
+
+    one_process = True
+
+    def __init__(self, *arguments, **settings) -> None:
+        super().__init__(*arguments, **{**settings, "workers": 1})
+
+    def ended(self, within: float = 15) -> int:
+        """Uvicorn ends by the signal that told it to: for systemd that is in order."""
+        code = super().ended(within)
+        return 0 if code == -signal.SIGTERM else code
+
+    def command(self, settings: dict) -> list[str | Path]:
+        config = self.directory / "uvicorn.json"
+        loop, http = ONE_PROCESS[settings["worker_class"]]
+        config.write_text(json.dumps({"timeout_keep_alive": settings["keepalive"], "loop": loop, "http": http}))
+        return ["forge_server", config]
 
 
 class Cut(Exception):

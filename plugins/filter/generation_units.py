@@ -1,0 +1,102 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ..module_utils._private.transient import sandbox
+
+DOCUMENTATION = r"""
+name: generation_units
+short_description: Units of one generation, its web process and its other processes
+version_added: 1.0.0
+author: The Code Forge (@thecodeforge)
+description:
+  - Other processes run as the web process does, with its user, sandbox, environment and working directory.
+  - One target a generation stands for all of them, so that booting and switching start one unit.
+options:
+  _input:
+    description: Unit of the web process.
+    type: str
+    required: true
+  app:
+    description: Name of the app.
+    type: str
+    required: true
+  processes:
+    description: Name to settings, as C(forge_processes).
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Show the units of a generation
+  ansible.builtin.debug:
+    msg: "{{ '[Service]\nUser=shop\n' | thecodeforge.fastapi.generation_units(app='shop', processes=processes) }}"
+  vars:
+    processes: {worker: {command: celery worker}, nightly: {command: report, schedule: daily}}
+"""
+
+RETURN = r"""
+_value:
+  description: Name to text. The names are templates, to be installed for each generation.
+  type: dict
+"""
+
+HEAD = "# Written by thecodeforge.fastapi.service: changes by hand are replaced.\n"
+STOP_SECONDS = 60
+
+
+def generation_units(web: str, app: str, processes: dict[str, dict[str, Any]] | None = None) -> dict[str, str]:
+    """See above. A dot sets a process apart: names of apps have none."""
+    units = {f"{app}@.service": web}
+    started = [f"{app}@%i.service"]
+    for name, process in (processes or {}).items():
+        schedule, count = process.get("schedule"), int(process.get("count", 1))
+        for number in range(1, count + 1):
+            title = f"{app}.{name}" if count == 1 else f"{app}.{name}.{number}"
+            units[f"{title}@.service"] = service(web, app, name, process)
+            if schedule:
+                units[f"{title}@.timer"] = timer(app, name, str(schedule))
+            started.append(f"{title}@%i.{'timer' if schedule else 'service'}")
+    return {**units, f"{app}@.target": target(app, started)}
+
+
+def target(app: str, wanted: list[str]) -> str:
+    names = " ".join(wanted)
+    return (
+        f"{HEAD}[Unit]\nDescription={app}: generation %i with its processes\nPartOf={app}.service\n"
+        "# By default a target comes after what it is part of: that is what starts it, and waits for it.\n"
+        f"DefaultDependencies=no\nWants={names}\nAfter={names}\n"
+    )
+
+
+def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
+    words = " ".join(quoted(word) for word in ["--", *shlex.split(str(process["command"]))])
+    kind = "Type=oneshot" if process.get("schedule") else "Type=exec\nRestart=always\nRestartSec=1"
+    shaped = "\n".join(sandbox(web, "%i"))
+    return (
+        f"{HEAD}[Unit]\nDescription={app}: {name} of generation %i\nPartOf={app}@%i.target\n"
+        "After=network-online.target\nStartLimitIntervalSec=0\n\n"
+        f"[Service]\n{kind}\nExecStart=/usr/bin/env {words}\nKillMode=mixed\n"
+        f"TimeoutStopSec={int(process.get('stop_seconds', STOP_SECONDS))}\n{shaped}\n"
+    )
+
+
+def timer(app: str, name: str, schedule: str) -> str:
+    return (
+        f"{HEAD}[Unit]\nDescription={app}: when {name} of generation %i runs\nPartOf={app}@%i.target\n\n"
+        f"[Timer]\nOnCalendar={schedule}\nAccuracySec=1s\n"
+    )
+
+
+def quoted(word: str) -> str:
+    """A word as ExecStart= reads it back: systemd.service(5), "Command lines"."""
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        word = word.replace(character, escaped)
+    return f'"{word}"'
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Any]:
+        return {"generation_units": generation_units}

@@ -1,0 +1,306 @@
+# Copyright: (c) 2026, thecodeforge.fastapi contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Uvicorn that stands by until its generation is live, and drains before it stops.
+
+Two generations of a service hold the same public socket, which systemd owns. The new one must not accept from
+it before it has been checked; the old one must answer whatever it has accepted. ForgeServer says how. Under
+Gunicorn a worker runs it (forge_worker.py); by itself it is one process: `python -m forge_server SETTINGS.json TARGET`.
+
+Environment, all optional; without it this is Uvicorn with a drain:
+  FORGE_WORKER_CURRENT     symbolic link to the live generation
+  FORGE_WORKER_GENERATION  name of this generation: live when the link points at it
+  FORGE_WORKER_STATE       directory where a file named by the process's pid says standby, public or draining
+  FORGE_WORKER_DRAIN       seconds a drain may take (20)
+  LISTEN_FDNAMES           set by systemd: sockets named "public" wait for the generation to be live
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import socket
+import sys
+import weakref
+from pathlib import Path
+
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.server import Server
+
+POLL = 0.05  # seconds between two looks at the link, or at what a drain still waits for
+FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
+SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
+FIRST_SOCKET = 3  # sd_listen_fds(3)
+
+CONNECTION_CLOSE = (b"connection", b"close")
+END_OF_STREAM = {"type": "http.response.body", "body": b"", "more_body": False}
+SERVICE_RESTART = {"type": "websocket.close", "code": 1012, "reason": "service restart"}
+
+
+def is_live(unless_told: bool) -> bool:
+    """Whether the link points at this generation; `unless_told` where the environment names no link."""
+    link = os.environ.get("FORGE_WORKER_CURRENT")
+    if not link:
+        return unless_told
+    try:
+        return os.path.basename(os.readlink(link).rstrip("/")) == os.environ.get("FORGE_WORKER_GENERATION")
+    except OSError:
+        return False
+
+
+def split_sockets(sockets: list) -> tuple[list, list]:
+    """The immediate and the public ones, by systemd's names. Without names all are immediate, as Uvicorn has them."""
+    if "LISTEN_FDNAMES" not in os.environ:
+        return sockets, []
+    names = os.environ["LISTEN_FDNAMES"].split(":")
+    if len(names) != len(sockets):
+        raise RuntimeError(f"LISTEN_FDNAMES has {len(names)} names for {len(sockets)} sockets")
+    immediate = [sock for name, sock in zip(names, sockets) if name != "public"]
+    return immediate, [sock for name, sock in zip(names, sockets) if name == "public"]
+
+
+def parent_of(pid: str) -> int | None:
+    try:
+        return int(Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def is_newest_request(connection, scope: dict) -> bool:
+    """Whether no pipelined one waits on its connection, which "Connection: close" would leave without an answer.
+
+    httptools parses ahead: a connection's scope is that of its newest request. h11 keeps the bytes.
+    """
+    if getattr(connection, "scope", None) is not scope:
+        return False
+    return not (hasattr(connection, "conn") and connection.conn.trailing_data[0])
+
+
+class StateFile:
+    """Says in one word what this worker does, for the rollout to read. A worker serves on without it."""
+
+    def __init__(self, directory: str | None, log: logging.Logger) -> None:
+        self.path = Path(directory, str(os.getpid())) if directory else None
+        self.log = log
+
+    def write(self, word: str) -> None:
+        if self.path:
+            draft = self.path.with_name(f".{self.path.name}")
+            try:
+                draft.write_text(word)
+                draft.replace(self.path)
+            except OSError as error:
+                self.log.warning("Cannot write that this worker is %s: %s", word, error)
+
+    def remove(self) -> None:
+        if self.path:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def remove_stale(self, master: int) -> None:
+        """Files of killed workers. A pid may be in use again, but then not by another worker of our master."""
+        self.remove()
+        for path in self.path.parent.glob("[0-9]*") if self.path else ():
+            if path.name.isdigit() and parent_of(path.name) != master:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+class Lasting:
+    """An event stream or an open websocket. It would outlast a drain, which therefore ends it in the app's place."""
+
+    def __init__(self, send, farewell: dict, registry: weakref.WeakSet) -> None:
+        self._send, self.farewell, self.registry = send, farewell, registry
+        self.ending = None
+
+    async def begin(self, message: dict) -> None:
+        await self._send(message)
+        self.registry.add(self)
+
+    async def send(self, message: dict) -> None:
+        """After the end as Uvicorn does it when the client is gone: silence, or an OSError for a websocket."""
+        if self.ending is None:
+            if message["type"] == "websocket.close" or (
+                message["type"] == "http.response.body" and not message.get("more_body")
+            ):
+                self.registry.discard(self)
+            await self._send(message)
+        elif self.farewell is SERVICE_RESTART:
+            raise ClientDisconnected
+
+    def end(self) -> None:
+        self.registry.discard(self)
+        self.ending = asyncio.gather(self._send(self.farewell), return_exceptions=True)
+
+
+class DrainableApp:
+    """The app, and what a drain does in ASGI's own words.
+
+    It is in the way of every request, so what does not last passes quickly: it costs between one and two microseconds.
+    """
+
+    def __init__(self, app, connections: set) -> None:
+        self.app, self.connections = app, connections
+        self.draining = False
+        self.lasting: weakref.WeakSet[Lasting] = weakref.WeakSet()
+
+    def __call__(self, scope, receive, send):
+        def watched_send(message):
+            nonlocal send
+            farewell = None
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                if type(headers) is not list:  # it may be an iterator, and Uvicorn is to read it after us
+                    headers = message["headers"] = list(headers)
+                for name, value in headers:
+                    if name == b"content-type":
+                        if value.startswith(b"text/event-stream"):
+                            farewell = END_OF_STREAM
+                        break
+                if self.draining:
+                    message = self.with_close(message, scope)
+            elif message["type"] == "websocket.accept":
+                farewell = SERVICE_RESTART
+            if farewell is None:
+                return send(message)
+            lasting = Lasting(send, farewell, self.lasting)
+            send = lasting.send
+            return lasting.begin(message)
+
+        return self.app(scope, receive, watched_send)
+
+    def with_close(self, start: dict, scope: dict) -> dict:
+        if any(is_newest_request(connection, scope) for connection in self.connections):
+            start = {**start, "headers": [*start["headers"], CONNECTION_CLOSE]}
+        return start
+
+
+class ForgeServer(Server):
+    """Uvicorn's server, with a standby before its main loop and a drain before its shutdown.
+
+    Uvicorn accepts as soon as it has started. And its shutdown() (uvicorn/server.py) closes idle connections at
+    once: also those whose request is on its way, or has arrived and was not yet read.
+    """
+
+    def __init__(self, config, sockets: list, state: StateFile) -> None:
+        super().__init__(config)
+        self.immediate, self.public = split_sockets(sockets)
+        self.state = state
+        self.drain_seconds = float(os.environ.get("FORGE_WORKER_DRAIN", 20))
+
+    async def startup(self, sockets=None) -> None:
+        self.config.loaded_app = self.app = DrainableApp(self.config.loaded_app, self.server_state.connections)
+        await super().startup(sockets=sockets)
+
+    async def main_loop(self) -> None:
+        if self.public:
+            self.state.write("standby")
+            while not is_live(unless_told=True):
+                if await self.on_tick(0):  # 0: with the duties of every second, such as the heartbeat
+                    return
+                await asyncio.sleep(POLL)
+            await self.listen(self.public)
+        self.state.write("public")
+        await super().main_loop()
+
+    async def listen(self, sockets: list) -> None:
+        """As uvicorn/server.py startup() does."""
+
+        def create_protocol():
+            return self.config.http_protocol_class(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        create_server = asyncio.get_running_loop().create_server
+        for sock in sockets:
+            options = {"sock": sock, "ssl": self.config.ssl, "backlog": self.config.backlog}
+            self.servers.append(await create_server(create_protocol, **options))
+
+    async def shutdown(self, sockets=None) -> None:
+        try:
+            await self.stop_listening()
+            await self.drain()
+            await super().shutdown(sockets=sockets)
+        finally:
+            # Here, as capture_signals() then raises SIGTERM again, which ends the process.
+            self.state.remove()
+
+    async def stop_listening(self) -> None:
+        """Close our listeners: the sockets live on in systemd and in the other generation.
+
+        asyncio accepts in one callback and makes the transport in a later one, which fails, and so loses the
+        connection, if the server was closed in between (asyncio/base_events.py Server._attach()).
+        """
+        for server in self.servers:
+            for sock in server.sockets:
+                asyncio.get_running_loop().remove_reader(sock)  # uvloop has neither that gap nor such a reader
+        await asyncio.sleep(POLL)
+        for server in self.servers:
+            server.close()
+
+    async def drain(self) -> None:
+        """Answer what was accepted, with "Connection: close"; end what would not end; at the bound cut the rest."""
+        self.state.write("draining")
+        self.app.draining = True
+        waiting_for, clock = self.server_state, asyncio.get_running_loop().time
+        began = clock()
+        while (waiting_for.connections or waiting_for.tasks) and not self.force_exit:
+            left = began + self.drain_seconds - clock()
+            if left <= 0:
+                break
+            for lasting in list(self.app.lasting):
+                if lasting.farewell is SERVICE_RESTART or left <= FLUSH:
+                    lasting.end()
+            if self.config.callback_notify:
+                await self.config.callback_notify()
+            await asyncio.sleep(POLL)
+        log = logging.getLogger("uvicorn.error")
+        if waiting_for.connections:
+            log.warning("Closing %d connections after %.1f s", len(waiting_for.connections), clock() - began)
+        for connection in list(waiting_for.connections):
+            connection.transport.abort()
+        await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
+        log.addFilter(is_no_cancellation)
+
+    def quit(self) -> None:
+        self.should_exit = True
+        self.drain_seconds = 0
+
+
+def is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Uvicorn's shutdown() says how many tasks it cancels. A traceback of each would look like an app's error."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+def sockets_of_systemd() -> list[socket.socket]:
+    """The sockets that systemd has passed to this process."""
+    count = int(os.environ.get("LISTEN_FDS", 0)) if os.environ.get("LISTEN_PID") == str(os.getpid()) else 0
+    if not count:
+        raise SystemExit("systemd has passed no socket to this process.")
+    return [socket.socket(fileno=number) for number in range(FIRST_SOCKET, FIRST_SOCKET + count)]
+
+
+def serve(settings: dict, target: str) -> None:
+    """Serve an app in this process, until it is told to stop.
+
+    :param settings: of uvicorn.Config.
+    :param target: package.module:app, or a factory with () behind it.
+    """
+    faulthandler.enable()
+    config = Config(
+        target.replace("()", ""), factory=target.endswith("()"), timeout_graceful_shutdown=SHUTDOWN, **settings
+    )
+    state = StateFile(os.environ.get("FORGE_WORKER_STATE"), logging.getLogger("uvicorn.error"))
+    server = ForgeServer(config, sockets_of_systemd(), state)
+    server.run(sockets=server.immediate)
+    if not server.started:
+        sys.exit(3)  # as Uvicorn's own command does it
+
+
+if __name__ == "__main__":
+    serve(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2])
