@@ -106,7 +106,11 @@ def test_every_setting_that_is_refused_is_named_with_the_rule(tmp_path: Path) ->
 
 def test_missing_setting_is_named_with_its_prefix(tmp_path: Path) -> None:
     said = check(tmp_path, "shop:app", {}, shop=SETTINGS)
-    assert said == {"problems": ["FORGE_SECRET_KEY is missing.", "FORGE_POOL is missing."], "settings": True, "target": False}
+    assert said == {
+        "problems": ["FORGE_SECRET_KEY is missing.", "FORGE_POOL is missing."],
+        "settings": True,
+        "target": False,
+    }
 
 
 def test_setting_that_is_no_json_is_named(tmp_path: Path) -> None:
