@@ -11,7 +11,7 @@ import io
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +29,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 """
 
 
-def wheel_files(name: str, version: str, requires: list[str], tag: str, extra: dict[str, str]) -> dict[str, str]:
+def wheel_files(name: str, version: str, requires: Sequence[str], tag: str, extra: dict[str, str]) -> dict[str, str]:
     stem = f"{name.replace('-', '_')}-{version}.dist-info"
     extras = {each.split("extra == '")[1].split("'")[0] for each in requires if "extra ==" in each}
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -69,9 +69,9 @@ class PackageIndex:
         self,
         name: str,
         version: str,
-        requires: list[str] = [],
+        requires: Sequence[str] = (),
         tag: str = "py3-none-any",
-        **extra: str,  # noqa: B006
+        **extra: str,
     ) -> str:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as wheel:

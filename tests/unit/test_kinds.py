@@ -277,8 +277,6 @@ def test_scripts_of_any_text_stay_in_their_directory(text: str) -> None:
 
 def test_an_artifact_is_the_same_bytes_and_deploys_without_index_and_source(world: World, tmp_path: Path) -> None:
     bill = '{"bomFormat": "CycloneDX"}'
-    script = "from importlib.metadata import version\n"
-    del script
     world.packages.wheel(
         "cyclonedx-bom", "1", **{
             "cyclonedx_bom-1.dist-info/entry_points.txt": "[console_scripts]\ncyclonedx-py = cyclonedx_bom_tool:main\n",
@@ -363,7 +361,12 @@ def test_cache_is_bounded_and_what_is_in_use_stays(tmp_path: Path) -> None:
         os.utime(entry, (number, number))
     bound(tmp_path, 2500, began=2.5)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == ["environments/c", "releases/d"]
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "e").write_bytes(b"x")
+    os.utime(tmp_path / "locks" / "e", (0, 0))
     bound(tmp_path, 0, began=2.5)
+    assert (tmp_path / "locks" / "e").is_file()
+    (tmp_path / "locks" / "e").unlink()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == ["releases/d"]
 
 

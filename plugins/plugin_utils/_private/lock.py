@@ -27,6 +27,8 @@ SERVERS = {
     "gunicorn-asgi": {"gunicorn": ">=25.1"},
     "uvicorn": {"uvicorn": ""},
 }
+# Members of a workspace and other projects beside it, in a uv.lock.
+LOCAL = re.compile(r'source = \{ (?:editable|virtual|directory) = "([^"]+)" \}')
 OPTION = re.compile(r"^(-r|--requirement|-c|--constraint)[ =]*(\S+)")
 
 
@@ -76,12 +78,12 @@ def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path,
 
     :raises BuildError: when it is out of date, or cannot be read.
     """
-    told = [path.read_bytes() for path in sorted({found, *found.parent.glob("**/pyproject.toml")}) if belongs(path)]
-    path = (
-        cache
-        / "locks"
-        / f"{digest(str(source.directory.relative_to(found.parent)).encode(), *map(str.encode, extras), *told)[:16]}.txt"
-    )
+    text = found.read_text(encoding="utf-8")
+    projects = [found.parent, *(found.parent / member for member in LOCAL.findall(text))]
+    told = [project / "pyproject.toml" for project in projects if (project / "pyproject.toml").is_file()]
+    where = str(source.directory.relative_to(found.parent))
+    key = digest(*map(str.encode, [where, *extras, text, *(path.read_text(encoding="utf-8") for path in told)]))
+    path = cache / "locks" / f"{key[:16]}.txt"
     if path.is_file():
         return Lock(path.read_text(encoding="utf-8"), path)
     command = [
@@ -100,10 +102,6 @@ def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path,
         raise BuildError(f"uv could not read the lock of {source.directory}: {done.stderr.strip()}")
     keep(path, done.stdout.encode(), [])
     return Lock(done.stdout, path)
-
-
-def belongs(path: Path) -> bool:
-    return not {".venv", "venv", "node_modules", ".git"}.intersection(path.parts)
 
 
 def is_outdated(project: dict[str, Any], found: Path) -> bool:

@@ -178,8 +178,8 @@ def make_archive(source: Source, names: list[str], added: Mapping[str, tuple[byt
     return buffer.getvalue()
 
 
-def check_target(source: Source, names: list[str], target: str) -> None:
-    """Does the target's module stand in the source? Modules of dependencies are checked on the hosts.
+def check_target(source: Source, names: list[str], import_paths: list[str], target: str) -> None:
+    """Does the target's module stand in the release? Modules of dependencies are looked for when the app is loaded.
 
     :raises BuildError: when the form is wrong, or the module's package is in the source but the module is not.
     """
@@ -190,9 +190,13 @@ def check_target(source: Source, names: list[str], target: str) -> None:
     if source.requirement:
         return  # it is in the layer
     files = set(names)
-    for root in source.import_paths:
+    known = False
+    for root in import_paths:
         prefix = "" if root == "." else root + "/"
         stem = prefix + "/".join(parts)
         if f"{stem}.py" in files or f"{stem}/__init__.py" in files:
             return
-    raise BuildError(f"forge_target: {source.directory} has no module {module}, which {target!r} names.")
+        top = prefix + parts[0]
+        known = known or f"{top}.py" in files or any(name.startswith(f"{top}/") for name in files)
+    if known:
+        raise BuildError(f"forge_target: {source.directory} has no module {module}, which {target!r} names.")
