@@ -147,6 +147,44 @@ def test_pyproject_alone_with_extras_and_pins_of_poetry(world: World) -> None:
     assert world.installed(world.build(source))["dep"] == "1.0"
 
 
+def test_a_member_of_a_workspace_is_exported_from_the_lock_above_it(world: World) -> None:
+    root = world.write(
+        "workspace",
+        {
+            "pyproject.toml": '[tool.uv.workspace]\nmembers = ["backend", "other"]\n',
+            "backend/pyproject.toml": PROJECT.format('["dep<2"]'),
+            "backend/main.py": APP,
+            "other/pyproject.toml": PROJECT.format('["fastloop"]').replace("shop", "other"),
+            "loose/pyproject.toml": PROJECT.format('["dep"]'),
+            "loose/main.py": APP,
+        },
+    )
+    subprocess.run([find_uv(), "lock", "--quiet", "--project", root], check=True, env=world.index.environment())
+    made = world.build(root, directory="backend")
+    assert world.installed(made).keys() == {"dep", *SERVER}
+    assert world.installed(made)["dep"] == "1.0"
+    assert made["notes"] == []
+    assert world.installed(world.build(root, directory="loose"))["dep"] == "2.0"
+
+
+def test_a_pyproject_that_only_configures_tools_says_nothing_of_dependencies(world: World) -> None:
+    source = world.write("tools", {"main.py": APP, "pyproject.toml": "[tool.ruff]\nline-length = 120\n"})
+    with pytest.raises(BuildError, match="so nothing says what the app depends on"):
+        world.build(source)
+
+
+def test_a_dependency_that_the_project_takes_from_elsewhere_is_not_taken_from_the_index(world: World) -> None:
+    """A package of that name on the index would be another one."""
+    project = PROJECT.format('["dep"]') + '[tool.uv.sources]\ndep = { path = "dep" }\n'
+    files = {
+        "main.py": APP,
+        "pyproject.toml": project,
+        "dep/pyproject.toml": PROJECT.format("[]").replace("shop", "dep"),
+    }
+    with pytest.raises(BuildError, match=r"^The lock (has no hash for dep|holds '.*dep', which is not a release)"):
+        world.build(world.write("elsewhere", files))
+
+
 def test_versions_of_the_app_are_honoured_and_only_what_is_missing_is_added(world: World) -> None:
     source = world.write("pinned", {"main.py": APP, "requirements.txt": "gunicorn==23.0\nuvicorn==0.30\n"})
     made = world.build(source, server_requirements=["gunicorn>25", "uvicorn[standard]", "uvicorn-worker"])

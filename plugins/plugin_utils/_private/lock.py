@@ -48,7 +48,13 @@ def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], ca
     """
     if source.requirement:
         return compile_lock(source, source.requirement_lines(), [], platforms, cache, index)
-    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml")
+    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml", "setup.cfg", "setup.py")
+    workspace = source.find("uv.lock")
+    if found == source.directory / "pyproject.toml":
+        if workspace and holds(workspace, source.directory):
+            found = workspace
+        elif not {"project", "build-system"} & set(source.project):  # it only configures tools
+            found = None
     if found is None:
         raise BuildError(
             f"forge_source: {source.directory} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml, "
@@ -65,6 +71,12 @@ def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], ca
         return compile_lock(source, text, included(found), platforms, cache, index, found)
     text = found.read_text(encoding="utf-8")
     return compile_lock(source, text, [found], platforms, cache, index, found, extras)
+
+
+def holds(workspace: Path, project: Path) -> bool:
+    """Is a project a member of the workspace that a ``uv.lock`` is for?"""
+    members = LOCAL.findall(workspace.read_text(encoding="utf-8"))
+    return project in {(workspace.parent / member).resolve() for member in members}
 
 
 def keep_lock(cache: Path, text: str) -> Lock:
@@ -224,7 +236,7 @@ def resolve(
     """
     done = index.uv(
         "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate",
-        "--python-version", oldest, "--fork-strategy", "fewest", "--no-sources",
+        "--python-version", oldest, "--fork-strategy", "fewest",
         *(["--constraints", str(constraints)] if constraints else []),
         *(f"--extra={extra}" for extra in extras),
         *(["--no-emit-package", canonicalize_name(wheel.name.split("-")[0])] if wheel else []),
