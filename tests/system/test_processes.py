@@ -94,6 +94,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other(tmp_path_factory: pytest.TempPathFactory, box: Fleet) -> dict[str, Any]:
     """An app that serves on the node before the other one comes."""
     settings = {**OTHER, "forge_source": str(write_project(tmp_path_factory.mktemp("other") / "shop", "uvicorn"))}
+    box.on("box", "chmod 1777 /mnt")
     box.play("site", **settings)
     return settings
 
