@@ -1,14 +1,14 @@
-# make demo | test | check | clean
+# make demo | test | check | bench-swap | clean
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check test clean
+.PHONY: help setup lab demo check test bench-swap clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: ## install the tools into .venv
 	@tests/setup
@@ -24,6 +24,9 @@ check: setup ## lint and unit tests
 
 test: lab ## everything
 	@tests/all
+
+bench-swap: lab ## releases under load, against restart, HUP and the stock worker (12 minutes)
+	@python tests/bench/swap.py; rc=$$?; $(LAB) clean --set swap; exit $$rc
 
 clean: ## remove every node, network, image and temporary file of ours
 	@[ ! -x $(LAB) ] || $(LAB) clean

@@ -11,6 +11,8 @@ from ansible.plugins.action import ActionBase
 from ..filter.unknown_names import unknown_names
 from ..plugin_utils._private.rules import declared_options, wrong_names, wrong_settings, wrong_types, wrong_values
 
+OPTIONS = declared_options()  # read once, when Ansible loads this, and not again in each of its forks
+
 
 class ActionModule(ActionBase):
     """See the documentation of the module ``thecodeforge.fastapi.preflight``."""
@@ -21,13 +23,12 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         given = [name for name in task_vars or {} if name.startswith("forge_")]
-        options = declared_options()
         said = []
-        for entry in unknown_names(given, list(options)):
+        for entry in unknown_names(given, list(OPTIONS)):
             name, _space, hint = entry.partition(" ")
             said.append(f"{name} is not a variable of this collection{' ' + hint if hint else ''}.")
         values: dict[str, Any] = {}
-        for name in sorted(set(given) & set(options)):
+        for name in sorted(set(given) & set(OPTIONS)):
             found, problems = self._value(name, task_vars or {})
             said += problems
             if not problems:

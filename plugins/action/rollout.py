@@ -8,6 +8,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils._private.controller import Controller
+from ..plugin_utils._private.host_call import call
 
 
 class ActionModule(ActionBase):
@@ -18,8 +19,4 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = {"by": str(Controller.this()), **self._task.args}
-        answer = self._execute_module(
-            module_name="thecodeforge.fastapi.rollout", module_args=arguments, task_vars=task_vars
-        )
-        answer.pop("invocation", None)
-        return {**result, **answer}
+        return {**result, **call(self, "rollout", arguments, task_vars)}

@@ -9,6 +9,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ..filter.generation_id import generation_id
+from ..plugin_utils._private.host_call import call
+
 # A release of code is kilobytes: it travels inside the module's call. A layer is megabytes: it is put as a file.
 INLINE_BYTES = 512 * 1024
 
@@ -21,6 +24,11 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
+        if not arguments.get("generation"):
+            parts = {name: arguments[name] for name in ("release", "layer", "environment", "units")}
+            files = {**arguments["files"], **arguments.get("secret_files", {})}
+            arguments["generation"] = generation_id(files=files, **parts)
+            arguments["record"] = {**arguments.get("record", {}), "generation": arguments["generation"]}
         compared = arguments.pop("compared", None)
         blobs = {
             name: {"sha256": blob["sha256"], "path": blob["path"], "size": os.path.getsize(blob["path"])}
@@ -59,8 +67,4 @@ class ActionModule(ActionBase):
         return {**result, **applied}
 
     def _stage(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        answer = self._execute_module(
-            module_name="thecodeforge.fastapi.stage", module_args=arguments, task_vars=task_vars
-        )
-        answer.pop("invocation", None)
-        return answer
+        return call(self, "stage", arguments, task_vars)

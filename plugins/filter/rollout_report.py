@@ -46,7 +46,7 @@ def row(host: Mapping[str, Any]) -> list[str]:
     look = host["__forge_look"]["host"]
     workers = host["__forge_workers"]
     staged = host["__forge_staged"]
-    to = host["__forge_generation"]
+    to = staged["generation"]
     steps = [host.get(name) or {} for name in ("__forge_candidate", "__forge_switched")]
     changed = any(step.get("changed") for step in steps)
     return [

@@ -59,8 +59,8 @@ def drift(host: Mapping[str, Any]) -> str:
     staged = host.get("__forge_staged")
     if not staged:
         return "?"
-    if host["__forge_status"]["live"] != host["__forge_generation"]:
-        return f"the inventory asks for {host['__forge_generation']}"
+    if host["__forge_status"]["live"] != staged["generation"]:
+        return f"the inventory asks for {staged['generation']}"
     if staged["drifted"]:
         return f"edited: {', '.join(staged['drifted'])}"
     return "-" if staged["settled"] and not staged["missing"] else "incomplete"

@@ -7,8 +7,9 @@ module: lock
 short_description: One deploy at a time per app
 version_added: 1.0.0
 description:
-  - A lock on one host that stands for the fleet. It says who holds it, why, since when and until when; it expires,
-    so that a controller that died does not hold it forever, and each chapter of a release refreshes it.
+  - A lock on one host that stands for the fleet. It says who holds it, why, since when and until when. It expires soon
+    unless it is refreshed, and the controller refreshes it in the background for as long as its run lasts. So a long
+    migration does not lose it, and a controller that died does not hold it.
   - Only its holder releases it. A lock of a controller process that is dead on the same machine is taken over.
 author: The Code Forge (@thecodeforge)
 options:
@@ -22,10 +23,11 @@ options:
     required: true
   state:
     description:
-      - V(held) takes or refreshes it, V(released) gives it back, V(broken) removes it whoever holds it.
+      - V(held) takes it, V(kept) refreshes it when it is still the holder's own, V(released) gives it back,
+        V(broken) removes it whoever holds it.
     type: str
     default: held
-    choices: [held, released, broken]
+    choices: [held, kept, released, broken]
   reason:
     description: Why it is taken, for whoever has to wait.
     type: str
@@ -33,7 +35,7 @@ options:
   seconds:
     description: Seconds after which it expires unless refreshed.
     type: int
-    default: 600
+    default: 120
   wait:
     description: Seconds to wait for another holder.
     type: int
@@ -74,15 +76,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._private.layout import Layout, write_atomically
 
 
-def read(path: str) -> dict:
-    try:
-        with open(path, encoding="utf-8") as handle:
-            holder = json.load(handle)
-    except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) and holder.get("expires", 0) > time.time() else {}
-
-
 def stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
@@ -92,9 +85,9 @@ def main() -> None:
         argument_spec={
             "app": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
-            "state": {"type": "str", "default": "held", "choices": ["held", "released", "broken"]},
+            "state": {"type": "str", "default": "held", "choices": ["held", "kept", "released", "broken"]},
             "reason": {"type": "str", "default": ""},
-            "seconds": {"type": "int", "default": 600},
+            "seconds": {"type": "int", "default": 120},
             "wait": {"type": "int", "default": 60},
             "_owner": {"type": "dict", "default": {}},
             "_over": {"type": "str", "default": ""},
@@ -102,27 +95,28 @@ def main() -> None:
         supports_check_mode=True,
     )
     given, owner = module.params, module.params["_owner"]
-    home = Layout(given["root"], given["app"]).home
-    path = os.path.join(home, "lock.json")
+    layout = Layout(given["root"], given["app"])
     if module.check_mode:
-        module.exit_json(changed=False, holder=read(path), refused=False)
+        module.exit_json(changed=False, holder=layout.lock_holder(), refused=False)
     os.umask(0o022)
-    os.makedirs(home, mode=0o755, exist_ok=True)
-    with open(os.path.join(home, ".lock"), "w", encoding="ascii") as guard:
+    os.makedirs(layout.home, mode=0o755, exist_ok=True)
+    with open(os.path.join(layout.home, ".lock"), "w", encoding="ascii") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        holder = read(path)
+        holder = layout.lock_holder()
         mine = holder.get("token") == owner.get("token")
-        if given["state"] == "held":
+        if given["state"] == "kept" and not mine:
+            module.exit_json(changed=False, refused=True, holder=holder)
+        if given["state"] in ("held", "kept"):
             if holder and not mine and holder.get("token") != given["_over"]:
                 module.exit_json(changed=False, refused=True, holder=holder)
             now = time.time()
-            since = holder["since"] if mine else stamp(now)
-            new = {**owner, "reason": given["reason"], "since": since, "expires": now + given["seconds"]}
-            write_atomically(path, (json.dumps(new) + "\n").encode(), 0o644)
+            since, reason = (holder["since"], holder["reason"]) if mine else (stamp(now), given["reason"])
+            new = {**owner, "reason": reason, "since": since, "expires": now + given["seconds"]}
+            write_atomically(layout.lock, (json.dumps(new) + "\n").encode(), 0o644)
             module.exit_json(changed=not mine, refused=False, holder=new)
         remove = bool(holder) and (mine or given["state"] == "broken")
         if remove:
-            os.unlink(path)
+            os.unlink(layout.lock)
         module.exit_json(changed=remove, refused=False, holder={} if remove else holder)
 
 

@@ -10,6 +10,7 @@ description:
   - Runs commands, in order, in transient units with the user, sandbox, environment and working directory of a
     staged generation. The live generation is not touched.
   - Values of the generation's secrets are masked in what is shown.
+  - With O(paths) it runs only when something differs from what the live generation was migrated with.
 author: The Code Forge (@thecodeforge)
 options:
   app:
@@ -29,6 +30,13 @@ options:
     type: list
     elements: str
     default: []
+  paths:
+    description:
+      - Files and directories of the release that migrations depend on. When they, the commands, the dependencies and
+        the settings are those of the live generation, nothing is run. Without any it always is.
+    type: list
+    elements: str
+    default: []
   version_command:
     description: A command whose first word says which version the schema has; not run when empty.
     type: str
@@ -45,7 +53,7 @@ attributes:
     support: none
   idempotent:
     support: none
-    details: Runs the commands each time.
+    details: Runs the commands each time, unless O(paths) says that nothing can have changed.
 """
 
 EXAMPLES = r"""
@@ -75,14 +83,20 @@ seconds:
   type: float
 """
 
+import hashlib
+import os
 import shlex
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.alone import Busy, alone
+from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.transient import Transient, TransientError
 
+# Seconds to wait for the migration of a controller that died.
+WAIT = 60
 STILL_SERVES = "What served before still serves."
 
 
@@ -106,6 +120,33 @@ def version_in(output: str) -> str:
     return lines[-1].split()[0] if lines else "none"
 
 
+def fingerprint(layout: Layout, generation: str, commands: list[str], paths: list[str]) -> str:
+    """Hash of what decides the outcome of migrations: commands, their files, dependencies and settings.
+
+    :raises TransientError: when the release has no such path.
+    """
+    record = layout.read_record(generation)
+    release = layout.release(str(record.get("release")))
+    digest = hashlib.sha256(repr((commands, record.get("layer"))).encode())
+    environment = os.path.join(layout.generation(generation), "environment")
+    for path in [environment, *files_below(release, paths)]:
+        name = "" if path == environment else os.path.relpath(path, release)
+        with open(path, "rb") as handle:
+            digest.update(repr((name, handle.read())).encode())
+    return digest.hexdigest()
+
+
+def files_below(release: str, paths: list[str]) -> list[str]:
+    found = []
+    for path in paths:
+        top = os.path.normpath(os.path.join(release, path))
+        if not top.startswith(release + os.sep) or not os.path.lexists(top):
+            raise TransientError(f"the release has no {path}, which forge_migrations_paths names.")
+        found += [top] if os.path.isfile(top) else []
+        found += [os.path.join(parent, name) for parent, _, names in os.walk(top) for name in names]
+    return sorted(path for path in found if f"{os.sep}__pycache__{os.sep}" not in path and os.path.isfile(path))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -113,6 +154,7 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "generation": {"type": "str", "required": True},
             "commands": {"type": "list", "elements": "str", "default": []},
+            "paths": {"type": "list", "elements": "str", "default": []},
             "version_command": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 900},
         },
@@ -123,20 +165,39 @@ def main() -> None:
     if module.check_mode:
         result["lines"] = [f"would run: {command}" for command in given["commands"]]
         module.exit_json(**result)
-    command = ""
+    layout, generation, command, mark = Layout(given["root"], given["app"]), given["generation"], "", ""
+    commands = [*given["commands"], *filter(None, [given["version_command"]])]
     try:
-        transient = Transient(Layout(given["root"], given["app"]), given["generation"])
-        for command in [*given["commands"], *filter(None, [given["version_command"]])]:
-            rc, output, seconds = transient.run(words_of(command), given["timeout"])
-            result["lines"] += [f"$ {command}", *output.splitlines()]
-            result["seconds"] = round(result["seconds"] + seconds, 2)
-            if rc:
-                raise TransientError(f"it failed with exit code {rc}; its output says why.")
-            if command == given["version_command"]:
-                result["version"] = version_in(output)
+        transient = Transient(layout, generation)
+        if given["commands"] and given["paths"]:
+            mark = fingerprint(layout, generation, given["commands"], given["paths"])
+        live = layout.read_record(layout.live())
+        # After a rollback the database may be ahead of what is live.
+        if mark and live.get("migrated_with") == mark and not Generations(layout).went_back():
+            commands = []
+            result.update(changed=False, version=live.get("schema", ""))
+            result["lines"] = [f"Nothing to migrate: {layout.live()} was migrated with the same files and settings."]
+        with alone(os.path.join(layout.home, ".migrate.lock"), WAIT):
+            for command in commands:
+                rc, output, seconds = transient.run(words_of(command), given["timeout"])
+                result["lines"] += [f"$ {command}", *output.splitlines()]
+                result["seconds"] = round(result["seconds"] + seconds, 2)
+                if rc:
+                    raise TransientError(f"it failed with exit code {rc}; its output says why.")
+                if command == given["version_command"]:
+                    result["version"] = version_in(output)
+    except Busy:
+        module.fail_json(
+            msg=f"A migration of {given['app']} that an earlier run started is still at work on this host: run again "
+            f"when it is done. {STILL_SERVES}",
+            **result,
+        )
     except TransientError as error:
         where = f"{command!r}: " if command else ""
         module.fail_json(msg=f"{where}{error} {STILL_SERVES}", **result)
+    if mark:
+        state = layout.read_record(generation).get("state", "staged")
+        Generations(layout).set_state(generation, state, migrated_with=mark)
     module.exit_json(**result)
 
 

@@ -147,12 +147,14 @@ import http.client
 import os
 import re
 import shlex
+import shutil
 import time
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import systemd
+from ..module_utils._private.alone import Busy, alone
 from ..module_utils._private.environment import read_environment
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout, sync_directory, write_atomically
@@ -167,6 +169,9 @@ PROBE_TIMEOUT = 5.0
 STOP_MARGIN = 30
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
+ABANDON_SECONDS = 5
+# What a switch writes is some kilobytes.
+ROOM = 1 << 20
 STILL_SERVES = "What served before still serves."
 CANNOT_DRAIN = "{server} can neither stand by nor drain: a release or a stop may cut requests that are under way on its connections."
 
@@ -218,16 +223,17 @@ class Rollout:
         :raises RolloutError: when it does not pass; it is stopped by then.
         """
         self.stop_strays()
-        self.install_units(own_only=True, trial=not self.drains)
-        self.start_web()
         try:
+            self.check_room()
+            self.install_units(own_only=True, trial=not self.drains)
+            self.start_web()
             self.wait_for_health()
             self.smoke()
             self.check_socket()
-        except RolloutError as error:
-            error.journal = self.journal()
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            failure = RolloutError(str(error), self.journal())
             self.abandon()
-            raise
+            raise failure from None
         if not self.drains:
             self.stop(self.generation)
             self.install_units(own_only=True)
@@ -249,10 +255,20 @@ class Rollout:
         systemd.systemctl("start", "--no-block", self.service)
 
     def stop_strays(self) -> None:
-        """Stop what a killed rollout left behind: neither live nor asked for."""
+        """Stop what a killed rollout left behind: all but the live one. Also a candidate of this generation, which may
+        have crashed over and over since.
+        """
         for generation in systemd.running(self.layout.app):
-            if generation not in (self.layout.live(), self.generation):
+            if generation != self.layout.live():
                 self.stop(generation)
+
+    def check_room(self) -> None:
+        """:raises RolloutError: when a disk is full: the switch could not be made, or not be written down."""
+        for directory in (self.layout.home, os.path.dirname(self.layout.run), self.layout.units):
+            if shutil.disk_usage(directory).free < ROOM:
+                raise RolloutError(
+                    f"Candidate {self.generation} was not started: {directory} has less than {ROOM >> 20} MB free."
+                )
 
     def wait_for_health(self) -> None:
         deadline = time.monotonic() + self.given["health_deadline"]
@@ -320,10 +336,11 @@ class Rollout:
     def starts_by_timer(self, unit: str) -> bool:
         return unit.replace(".service", ".timer") in self.layout.processes(self.generation)
 
-    def stop(self, generation: str, only_processes: bool = False) -> None:
+    def stop(self, generation: str, only_processes: bool = False, within: float = 0) -> None:
         """Stop a generation; it drains. Its socket goes first, or a late probe would start it again.
 
         :param only_processes: leave its web process.
+        :param within: seconds; those of its drain when 0.
         """
         web = [] if only_processes else [self.layout.socket(generation), self.layout.service(generation)]
         # By pattern: what a lost directory had named is stopped too, and what was never loaded is no failure.
@@ -334,7 +351,7 @@ class Rollout:
             if web:
                 systemd.systemctl("stop", "--no-block", *web)
             seconds = max(seconds, self.finish_scheduled(generation))
-        systemd.systemctl("stop", *web, *others, timeout=seconds + STOP_MARGIN)
+        systemd.systemctl("stop", *web, *others, timeout=within or seconds + STOP_MARGIN)
 
     def finish_scheduled(self, generation: str) -> int:
         """Wait for a command that a timer has started, as long as it may take to stop.
@@ -357,10 +374,14 @@ class Rollout:
         return int(found[1]) if found else 0
 
     def abandon(self) -> None:
-        """Stop the candidate. It has served nobody."""
+        """Stop the candidate. It has served nobody, so one that hangs is not waited for."""
         if self.generation == self.layout.live():
             return
-        self.stop(self.generation)
+        try:
+            self.stop(self.generation, within=ABANDON_SECONDS)
+        except systemd.SystemdError:
+            systemd.systemctl("kill", "--signal=SIGKILL", self.service)
+            self.stop(self.generation)
         if not self.layout.live():
             # Nothing can serve yet: an open public socket would only fail over and over.
             systemd.systemctl("stop", f"{self.layout.app}.socket")
@@ -429,7 +450,9 @@ class Rollout:
 
     def point_current(self, generation: str) -> None:
         """The switch: one rename(2). Whoever reads ``current`` sees the old generation or the new one."""
-        temporary = f"{self.layout.current}.{os.getpid()}.tmp"
+        temporary = f"{self.layout.current}.tmp"
+        if os.path.lexists(temporary):
+            os.unlink(temporary)  # of a rollout that was killed here
         os.symlink(os.path.join("generations", generation), temporary)
         os.rename(temporary, self.layout.current)
         sync_directory(self.layout.home)
@@ -509,7 +532,7 @@ class Rollout:
                 old.point_current(before)
                 old.wait_until_public()
             systemd.systemctl("start", self.layout.target(before))
-        except RolloutError as second:
+        except (RolloutError, systemd.SystemdError, OSError) as second:
             raise RolloutError(f"{error} Going back to {before} failed too: {second}", error.journal) from None
         self.stop(self.generation)
         raise RolloutError(f"{error} The host went back to {before}.", error.journal)
@@ -564,6 +587,27 @@ def main() -> None:
             result=outcome, reason=reason, seconds=seconds(),
         )  # fmt: skip
 
+    def take_step() -> None:
+        rollout.generations.catch_up()
+        if given["step"] == "abandon":
+            rollout.abandon()
+        elif given["step"] == "candidate":
+            if rollout.loses:
+                module.warn(rollout.loses)
+            rollout.start_candidate()
+        else:
+            if before != rollout.generation:
+                note("switching")
+            result["switched_in"] = round(rollout.switch(), 2)
+            schema = {"schema": given["schema"]} if given["schema"] else {}
+            loses = {"loses": rollout.loses} if rollout.loses else {}
+            rollout.generations.set_state(rollout.generation, "good", **schema, **loses)
+            if before and before != rollout.generation and given["action"] == "rollback":
+                rollout.generations.set_state(before, "left")
+            if before != rollout.generation:
+                note("switched")
+            result["removed"] = rollout.generations.prune(given["keep"])
+
     try:
         if not rollout.record:
             if module.check_mode:
@@ -574,29 +618,22 @@ def main() -> None:
         result["changed"] = True
         if module.check_mode:
             module.exit_json(**result)
-        if given["step"] == "abandon":
-            rollout.abandon()
-        elif given["step"] == "candidate":
-            if rollout.loses:
-                module.warn(rollout.loses)
-            rollout.start_candidate()
-        else:
-            result["switched_in"] = round(rollout.switch(), 2)
-            schema = {"schema": given["schema"]} if given["schema"] else {}
-            loses = {"loses": rollout.loses} if rollout.loses else {}
-            rollout.generations.set_state(rollout.generation, "good", **schema, **loses)
-            if before and before != rollout.generation and given["action"] == "rollback":
-                rollout.generations.set_state(before, "left")
-            if before != rollout.generation:
-                note("switched")
-            result["removed"] = rollout.generations.prune(given["keep"])
+        with alone(os.path.join(rollout.layout.home, ".rollout.lock"), given["drain_seconds"] + STOP_MARGIN):
+            take_step()
+    except Busy:
+        module.fail_json(
+            msg=f"Another rollout of {given['app']} is at work on this host: run again when it is done.", **result
+        )
     except RolloutError as error:
         result["seconds"] = seconds()
         if not rollout.record:
             module.fail_json(msg=str(error), **result)
-        if before != rollout.generation:
-            rollout.generations.set_state(rollout.generation, "bad", reason=str(error))
-        note("failed", str(error))
+        try:
+            if before != rollout.generation:
+                rollout.generations.set_state(rollout.generation, "bad", reason=str(error))
+            note("failed", str(error))
+        except OSError as second:
+            error = RolloutError(f"{error} It could not be written down: {second.strerror}.", error.journal)
         if given["step"] == "candidate":
             reason = f"{error} {STILL_SERVES}" if before else str(error)
             module.exit_json(**{**result, "healthy": False, "reason": reason, "journal": error.journal})

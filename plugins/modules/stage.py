@@ -32,9 +32,9 @@ options:
     type: str
     required: true
   generation:
-    description: Id of the generation.
+    description: Id of the generation. When empty it is named after everything that decides what runs.
     type: str
-    required: true
+    default: ""
   release:
     description: Id of the release.
     type: str
@@ -113,6 +113,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+generation:
+  description: Id of the generation.
+  returned: always
+  type: str
 missing:
   description: What had to be made or done, of V(layer), V(release), V(installer), V(generation), V(validation).
   returned: always
@@ -129,6 +133,10 @@ live:
   type: str
 settled:
   description: Does this generation serve, alone, and will it after a boot?
+  returned: always
+  type: bool
+nothing_to_do:
+  description: Is it settled, with nothing missing and nothing drifted?
   returned: always
   type: bool
 drains:
@@ -516,7 +524,7 @@ def main() -> None:
             "python": {"type": "str", "required": True},
             "target": {"type": "str", "required": True},
             "load_seconds": {"type": "int", "default": 60},
-            "generation": {"type": "str", "required": True},
+            "generation": {"type": "str", "default": ""},
             "release": {"type": "str", "required": True},
             "layer": {"type": "str", "required": True},
             "record": {"type": "dict", "default": {}},
@@ -537,7 +545,8 @@ def main() -> None:
     before = stage.compare()
     absent, drifted = stage.differing()
     changed = bool(before["missing"] or drifted)
-    result = {**before, "changed": changed, "sent_bytes": 0}
+    result = {**before, "generation": module.params["generation"], "changed": changed, "sent_bytes": 0}
+    result["nothing_to_do"] = before["settled"] and not changed
     if module._diff and changed:
         result["diff"] = shown_diff(stage, absent + drifted)
     if changed and module.params["_apply"] and not module.check_mode:

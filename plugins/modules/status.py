@@ -93,9 +93,6 @@ lock:
 """
 
 import http.client
-import json
-import os
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -127,15 +124,6 @@ def problem_of(layout: Layout, path: str, status: int) -> str:
     return "" if answered == status else f"{path} answered {answered}, not {status}"
 
 
-def lock_on(layout: Layout) -> dict:
-    try:
-        with open(os.path.join(layout.home, "lock.json"), encoding="utf-8") as handle:
-            holder = json.load(handle)
-    except (OSError, ValueError):
-        return {}
-    return holder if holder.get("expires", 0) > time.time() else {}
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -151,7 +139,7 @@ def main() -> None:
     layout = Layout(given["root"], given["app"])
     generations = Generations(layout)
     problem = problem_of(layout, given["health_path"], given["health_status"])
-    ledger = generations.ledger()
+    ledger = [entry for entry in generations.ledger() if entry.get("result") != "switching"]
     module.exit_json(
         changed=False,
         live=layout.live(),
@@ -163,7 +151,7 @@ def main() -> None:
         served=generations.served("good", "left"),
         generations=generations.all(),
         history=ledger[-given["history"] :] if given["history"] else [],
-        lock=lock_on(layout),
+        lock=layout.lock_holder(),
     )
 
 

@@ -4,7 +4,10 @@ usage: load.py http://HOST:PORT [--seconds N]   (stops at N seconds, or at the e
 
 A request is lost when it is refused, reset, closed without an answer, answered with 5xx, or timed out. Clients are
 plain sockets that never retry, so that nothing is hidden. A closed connection between two requests is no loss: HTTP
-allows it, and a client then connects again; but it counts as "reconnects".
+allows it, and a client then connects again; but it counts as "reconnects". A websocket is lost when it ends with
+another code than 1012, an event stream when it ends without its last chunk.
+
+The kinds slow, sse and websocket need the routes of routes.py in the app.
 """
 
 from __future__ import annotations
@@ -12,13 +15,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import sys
 import time
 import uuid
 from collections import Counter
 from urllib.parse import urlsplit
 
+import websockets.asyncio.client
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
 TIMEOUT = 30.0
+SERVICE_RESTART = 1012
 
 
 class Lost(Exception):
@@ -38,32 +46,36 @@ class Connection:
 
         :raises Lost: saying how it was lost.
         """
-        if self.writer is None:
-            try:
-                self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
-            except OSError as error:
-                raise Lost(f"refused: {error}") from None
-        head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {len(body)}\r\n"
-        head += "Content-Type: application/json\r\n" if body else ""
-        head += "Connection: close\r\n\r\n" if close else "\r\n"
         try:
-            self.writer.write(head.encode() + body)
-            status, length, closes = await asyncio.wait_for(self.head(), TIMEOUT)
-            content = await asyncio.wait_for(self.reader.readexactly(length), TIMEOUT)
-        except TimeoutError:
-            raise Lost("timed out") from None
-        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-            raise Lost(f"cut: {type(error).__name__}") from None
-        if closes or close:
+            async with asyncio.timeout(TIMEOUT):
+                status, fields = await self.begin(method, path, body, close)
+                content = await self.reader.readexactly(int(fields.get("content-length", "0")))
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError) as error:
+            raise Lost(how(error)) from None
+        if close or fields.get("connection") == "close":
             self.drop()
         if status >= 500:
             raise Lost(f"status {status}")
         return status, content
 
-    async def head(self) -> tuple[int, int, bool]:
+    async def begin(self, method: str, path: str, body: bytes = b"", close: bool = False) -> tuple[int, dict[str, str]]:
+        """Send a request and read the head of its answer."""
+        if self.writer is None:
+            try:
+                self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+            except OSError as error:
+                raise Lost(f"refused: {type(error).__name__}") from None
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {len(body)}\r\n"
+        head += "Content-Type: application/json\r\n" if body else ""
+        head += "Connection: close\r\n\r\n" if close else "\r\n"
+        self.writer.write(head.encode() + body)
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
-        fields = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
-        return int(lines[0].split()[1]), int(fields.get("content-length", "0")), fields.get("connection") == "close"
+        return int(lines[0].split()[1]), dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+
+    async def chunk(self) -> bytes:
+        """The next chunk of an answer; empty for the last one."""
+        size = int((await self.reader.readuntil(b"\r\n")), 16)
+        return (await self.reader.readexactly(size + 2))[:-2]
 
     def closed_by_server(self) -> bool:
         return self.reader is not None and self.reader.at_eof()
@@ -74,34 +86,46 @@ class Connection:
         self.reader = self.writer = None
 
 
+def how(error: Exception) -> str:
+    return "timed out" if isinstance(error, TimeoutError) else f"cut: {type(error).__name__}"
+
+
 class Load:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pause: float = 0, name: str = "load", resumes: bool = False) -> None:
         address = urlsplit(url)
         self.host, self.port = str(address.hostname), int(address.port or 80)
+        self.pause, self.name, self.resumes = pause, name, resumes
         self.stopping = asyncio.Event()
         self.requests: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
+        self.ends: Counter[str] = Counter()
         self.reconnects = 0
         self.acknowledged: list[str] = []
-        self.unsure: list[str] = []
-        self.latencies: list[tuple[float, float]] = []
+        self.unsure: set[str] = set()
+        self.samples: list[tuple[str, float, float]] = []  # kind, when it was answered, seconds
 
     async def client(self, kind: str) -> None:
         connection = Connection(self.host, self.port)
+        ended_on = ""
         while not self.stopping.is_set():
             if connection.closed_by_server():
                 self.reconnects += 1
                 connection.drop()
-            began = time.time()
             try:
-                await getattr(self, kind)(connection)
-                self.requests[kind] += 1
-                self.latencies.append((began, time.time() - began))
+                if kind in ("sse", "websocket"):
+                    ended_on = await getattr(self, kind)(ended_on)
+                else:
+                    began = time.time()
+                    await getattr(self, kind)(connection)
+                    self.samples.append((kind, time.time(), time.time() - began))
             except Lost as loss:
-                self.requests[kind] += 1
                 self.lost[f"{kind}: {loss}"] += 1
                 connection.drop()
+                ended_on = ""
                 await asyncio.sleep(0.05)
+            self.requests[kind] += 1
+            if pause := random.uniform(1, 2) if kind == "pausing" else self.pause:
+                await asyncio.sleep(pause)
         connection.drop()
 
     async def keepalive(self, connection: Connection) -> None:
@@ -112,18 +136,71 @@ class Load:
 
     async def pausing(self, connection: Connection) -> None:
         await connection.ask("GET", "/version")
-        await asyncio.sleep(1.5)
+
+    async def slow(self, connection: Connection) -> None:
+        await connection.ask("GET", "/bench/slow")
 
     async def post(self, connection: Connection) -> None:
         serial = uuid.uuid4().hex
-        self.unsure.append(serial)
+        self.unsure.add(serial)
         status, _content = await connection.ask(
-            "POST", "/parts", json.dumps({"serial": serial, "name": "load"}).encode()
+            "POST", "/parts", json.dumps({"serial": serial, "name": self.name}).encode()
         )
         if status != 201:
             raise Lost(f"status {status}")
         self.unsure.remove(serial)
         self.acknowledged.append(serial)
+
+    async def sse(self, ended_on: str) -> str:
+        """Read an event stream to its end; which generation it was of."""
+        connection, generation = Connection(self.host, self.port), ""
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                status, _fields = await connection.begin("GET", "/bench/events")
+            if status != 200:
+                raise Lost(f"status {status}")
+            while not self.stopping.is_set():
+                async with asyncio.timeout(TIMEOUT):
+                    event = await connection.chunk()
+                if not event:
+                    self.ends["sse: end of stream"] += 1
+                    return generation
+                if not generation:
+                    generation = event.decode().removeprefix("data: ").strip()
+                    self.check_resumed(ended_on, generation)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError) as error:
+            raise Lost(how(error)) from None
+        finally:
+            connection.drop()
+        return generation
+
+    async def websocket(self, ended_on: str) -> str:
+        """Talk until the server closes; which generation it was of."""
+        generation = ""
+        try:
+            async with (
+                asyncio.timeout(None) as patience,
+                websockets.asyncio.client.connect(f"ws://{self.host}:{self.port}/bench/echo") as talk,
+            ):
+                generation = str(await talk.recv())
+                self.check_resumed(ended_on, generation)
+                while not self.stopping.is_set():
+                    patience.reschedule(asyncio.get_running_loop().time() + TIMEOUT)
+                    await talk.send("hello")
+                    await talk.recv()
+                    await asyncio.sleep(0.5)
+        except ConnectionClosed as closed:
+            code = closed.rcvd.code if closed.rcvd else 1006
+            if code != SERVICE_RESTART:
+                raise Lost(f"closed with {code}") from None
+            self.ends[f"websocket: {code}"] += 1
+        except (TimeoutError, OSError, EOFError, WebSocketException) as error:
+            raise Lost(f"refused: {type(error).__name__}" if not generation else how(error)) from None
+        return generation
+
+    def check_resumed(self, ended_on: str, generation: str) -> None:
+        if self.resumes and ended_on == generation:
+            raise Lost("resumed on the generation that had ended it")
 
     async def run(self, clients: dict[str, int], seconds: float) -> dict[str, object]:
         tasks = [asyncio.create_task(self.client(kind)) for kind, count in clients.items() for _ in range(count)]
@@ -135,17 +212,18 @@ class Load:
         except TimeoutError:
             self.stopping.set()
         await asyncio.gather(*tasks)
-        ordered = sorted(latency for _began, latency in self.latencies)
+        ordered = sorted(seconds for kind, _when, seconds in self.samples if kind != "slow")
         return {
             "requests": dict(self.requests),
             "total": sum(self.requests.values()),
             "lost": dict(self.lost),
             "total_lost": sum(self.lost.values()),
+            "ends": dict(self.ends),
             "reconnects": self.reconnects,
             "p50_ms": round(1000 * ordered[len(ordered) // 2], 1) if ordered else None,
             "p99_ms": round(1000 * ordered[int(len(ordered) * 0.99)], 1) if ordered else None,
             "acknowledged": self.acknowledged,
-            "unsure": self.unsure,
+            "unsure": sorted(self.unsure),
         }
 
     def wait_for_end_of_input(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -158,11 +236,20 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", default="keepalive=6,closing=4,post=4,pausing=6")
+    parser.add_argument("--pause", type=float, default=0, help="seconds that a client waits after each request")
+    parser.add_argument("--name", default="load", help="name of the parts that are posted")
+    parser.add_argument("--resumes", action="store_true", help="a stream must go on at another generation")
+    parser.add_argument("--samples", help="file for kind, time and seconds of each request")
     given = parser.parse_args()
     clients = {kind: int(count) for kind, count in (part.split("=") for part in given.clients.split(","))}
 
     async def run() -> None:
-        print(json.dumps(await Load(given.url).run(clients, given.seconds)), flush=True)
+        load = Load(given.url, given.pause, given.name, given.resumes)
+        result = await load.run(clients, given.seconds)
+        if given.samples:
+            with open(given.samples, "w", encoding="ascii") as handle:
+                handle.writelines(f"{kind} {when:.4f} {seconds:.5f}\n" for kind, when, seconds in load.samples)
+        print(json.dumps(result), flush=True)
 
     asyncio.run(run())
 

@@ -41,7 +41,10 @@ CASES = {
     ),
     "no such source": ({"forge_source": "/nowhere/at/all"}, "forge_source: there is no directory /nowhere/at/all"),
     "no such module": ({"forge_target": "thecodeforge.maim:app"}, "has no module thecodeforge.maim"),
-    "unsupported system": ({"forge_supported_systems": ["debian 11"]}, "but this collection supports debian 11"),
+    "unsupported system": (
+        {"forge_supported_systems": ["debian 12"]},
+        "app13 runs Debian 13: this collection supports debian 12 with systemd",
+    ),
 }
 
 

@@ -108,7 +108,7 @@ def test_interrupted_stage_heals(fleet: Fleet, source: Path) -> None:
 
 
 def test_from_galaxys_artifact(fleet: Fleet, tmp_path: Path) -> None:
-    """Built, installed into an empty path, run by name from a directory with only an inventory."""
+    """As a user does it: built, installed into an empty path, the example copied and edited, run by name."""
     import os
     import shutil
     import subprocess
@@ -134,16 +134,56 @@ def test_from_galaxys_artifact(fleet: Fleet, tmp_path: Path) -> None:
     assert {"roles", "plugins", "playbooks", "meta", "README.md", "LICENSE"} <= shipped
     assert not {"app", "tests", "molecule", "build", ".venv"} & shipped
 
-    inventory = tmp_path / "project" / "inventory"
-    shutil.copytree(REPOSITORY / "inventories" / "lab", inventory)
-    nodes = inventory / "nodes.py"
-    nodes.unlink()
-    nodes.write_text(f'#!/bin/sh\nexec {REPOSITORY}/inventories/lab/nodes.py "$@"\n')
-    nodes.chmod(0o755)
-    output = run(
-        "ansible-playbook", "-i", str(inventory), "thecodeforge.fastapi.site",
-        "-e", f"forge_source={fleet.variables['forge_source']}",
-        cwd=inventory.parent, ANSIBLE_COLLECTIONS_PATH=str(installed), ANSIBLE_PIPELINING="1", FORGE_LAB_SET=SET,
+    project = tmp_path / "shop-servers"
+    shutil.copytree(installed / "ansible_collections/thecodeforge/fastapi/inventories/example", project)
+    name_the_nodes(project / "hosts.yml")
+    edit(
+        project / "group_vars/all/main.yml",
+        ("{{ inventory_dir }}/../shop", fleet.variables["forge_source"]),
+        ("shop.main:app", "thecodeforge.main:app"),
+    )
+    edit(project / "group_vars/all/vault.yml", ("replace-me-with-at-least-32-random-characters", "x1" * 20))
+    (project / "vault-password").write_text("correct horse\n")
+    # The database of this fleet has its password already.
+    shutil.copytree(REPOSITORY / "inventories" / "lab" / "secrets", project / "secrets")
+    vault = ("--vault-password-file", "vault-password")
+    run("ansible-vault", "encrypt", *vault, "group_vars/all/vault.yml", cwd=project)
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": str(project / "ansible.cfg")}
+    try:
+        output = run("ansible-playbook", "thecodeforge.fastapi.site", *vault, cwd=project, **environment)
+        assert re.search(r"^app12 .* http://", output, re.MULTILINE)
+        assert str(REPOSITORY / "build") not in output
+        assert fleet.get("app12", "/readyz").status_code == 200
+        again = run("ansible-playbook", "thecodeforge.fastapi.site", *vault, cwd=project, **environment)
+        assert re.search(r"^app12 .* no change ", again, re.MULTILINE)
+    finally:
+        fleet.play("site")
+
+
+def name_the_nodes(hosts: Path) -> None:
+    """The nodes of this set in place of the example's hosts, with how to reach them."""
+    import json
+    import os
+    import subprocess
+
+    import yaml
+
+    shown = subprocess.run(
+        [REPOSITORY / "inventories" / "lab" / "nodes.py", "--list"], env={**os.environ, "FORGE_LAB_SET": SET},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "app12" in output
-    assert str(REPOSITORY / "build") not in output
+    found = json.loads(shown.stdout)
+    content = yaml.safe_load(hosts.read_text())
+    del content["all"]["vars"]["ansible_user"]
+    for group in ("forge_app", "forge_database"):
+        assert content[group]["hosts"]
+        content[group]["hosts"] = {name: found["_meta"]["hostvars"][name] for name in found[group]["hosts"]}
+    hosts.write_text(yaml.safe_dump(content))
+
+
+def edit(path: Path, *replacements: tuple[str, str]) -> None:
+    text = path.read_text()
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)

@@ -142,6 +142,7 @@ def stage(layout: Layout, generation: str, **record: object) -> None:
     os.makedirs(layout.release(release), exist_ok=True)
     os.makedirs(layout.layer(f"{release}-py3.11"), exist_ok=True)
     os.makedirs(layout.units, exist_ok=True)
+    os.makedirs(os.path.dirname(layout.run), exist_ok=True)
 
 
 def point(layout: Layout, generation: str) -> None:

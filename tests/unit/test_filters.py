@@ -16,6 +16,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report impo
 from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.table import table
 from ansible_collections.thecodeforge.fastapi.plugins.filter.unknown_names import unknown_names
+from ansible_collections.thecodeforge.fastapi.plugins.filter.unsupported_hosts import unsupported_hosts
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,8 +132,7 @@ def report_host(**changes: Any) -> dict[str, Any]:
         "inventory_hostname": "web1",
         "__forge_look": {"host": {"os": {"name": "Debian 12"}, "python": {"version": "3.11.2"}}},
         "__forge_workers": {"count": 5, "reason": "2 CPUs: 2 x 2 + 1"},
-        "__forge_staged": {"live": "aaaaaaaaaaaa-00000000"},
-        "__forge_generation": "bbbbbbbbbbbb-00000000",
+        "__forge_staged": {"live": "aaaaaaaaaaaa-00000000", "generation": "bbbbbbbbbbbb-00000000"},
         "__forge_listen": ["0.0.0.0:8000"],
         **changes,
     }
@@ -143,7 +143,9 @@ def test_report_of_a_rollout() -> None:
         "__forge_candidate": {"changed": True, "seconds": 1.25},
         "__forge_switched": {"changed": True, "switched_in": 0.5, "seconds": 12.0},
     }
-    rows = rollout_report([report_host(**done), report_host(**done, __forge_staged={"live": ""}), report_host()])
+    rows = rollout_report(
+        [report_host(**done), report_host(**done, __forge_staged={"live": "", "generation": "x"}), report_host()]
+    )
     assert dict(zip(*rows[:2], strict=True)) == {
         "host": "web1",
         "system": "Debian 12",
@@ -172,6 +174,16 @@ def test_report_of_a_rollout() -> None:
 )
 def test_report_says_where_it_serves(listen: str, variables: dict[str, str], address: str) -> None:
     assert url(report_host(__forge_listen=[listen], **variables)) == address
+
+
+def test_hosts_that_are_not_supported() -> None:
+    def host(name: str, system: str, version: str, systemd: bool = True) -> dict[str, Any]:
+        os = {"id": system, "version": version, "name": f"{system.title()} {version}"}
+        return {"inventory_hostname": name, "__forge_look": {"host": {"os": os, "booted_with_systemd": systemd}}}
+
+    hosts = [host("a", "debian", "12"), host("b", "fedora", "44"), host("c", "debian", "12", systemd=False)]
+    assert unsupported_hosts(hosts, ["debian 12"]) == ["b runs Fedora 44", "c runs Debian 12 without systemd"]
+    assert unsupported_hosts(hosts[:1], ["debian 12"]) == []
 
 
 LIVE, OLD, OLDER, BAD = (
@@ -257,5 +269,5 @@ def test_status_of_a_host() -> None:
     ],
 )
 def test_status_says_how_a_host_differs_from_the_inventory(generation: str, staged: dict[str, Any], drift: str) -> None:
-    host = {**status_host(), "__forge_generation": generation, "__forge_staged": staged}
+    host = {**status_host(), "__forge_staged": {**staged, "generation": generation}}
     assert status_report([host])[1][6] == drift

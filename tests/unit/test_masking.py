@@ -66,6 +66,23 @@ def test_every_line_of_a_secret_is_masked_alone() -> None:
     assert "bGluZS" not in shown
 
 
+def test_secrets_inside_of_json_are_masked() -> None:
+    text = """{"smtp": {"host": "mail.example.org", "password": "say \\"hunter2\\" now"},
+               "replicas": ["postgresql://u:s3cret-one@a/d", "postgresql://u:s3cret%40two@b/d"],
+               "auth": {"users": ["ann-ann-ann"]}}"""
+    secrets = secrets_of({"FORGE_SERVICES": text})
+    for shown in (text, 'say "hunter2" now', "s3cret-one", "s3cret@two", "ann-ann-ann"):
+        hidden = mask(f"<{shown}>", secrets)
+        assert MASK in hidden
+        assert not [word for word in ("hunter2", "s3cret", "ann-ann") if word in hidden]
+    assert "mail.example.org" in mask(text, secrets)
+
+
+@pytest.mark.parametrize("value", ["{", "[1, 2", "{'single': 'quotes'}", "[" * 100_000, "[1, null]"])
+def test_what_only_looks_like_json_is_text(value: str) -> None:
+    assert secrets_of({"LIST": value}) == []
+
+
 @given(
     st.dictionaries(st.sampled_from(["A_KEY", "B_TOKEN", "C_PASSWORD"]), passwords, max_size=3), st.text(max_size=20)
 )

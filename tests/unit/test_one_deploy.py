@@ -68,6 +68,18 @@ def test_holder_may_take_it_again_and_keeps_its_since(
     assert again["holder"]["expires"] > first["expires"]
 
 
+def test_heartbeat_keeps_ones_own_and_takes_nothing(lock: Callable[..., dict[str, Any]]) -> None:
+    assert lock(ANN, "kept")["refused"], "it was never taken, or given back, or broken"
+    first = lock(ANN, seconds=60)["holder"]
+    kept = lock(ANN, "kept", reason="", seconds=600)
+    assert not kept["refused"]
+    assert kept["holder"] == {**first, "expires": kept["holder"]["expires"]}
+    assert kept["holder"]["expires"] > first["expires"] + 500
+    assert lock(BOB, "kept")["refused"]
+    lock(ANN, "released")
+    assert lock(ANN, "kept")["refused"]
+
+
 def test_only_the_holder_releases_it(lock: Callable[..., dict[str, Any]]) -> None:
     lock(ANN)
     assert not lock(BOB, "released")["changed"]
@@ -130,6 +142,15 @@ def test_process_that_ended_is_dead() -> None:
     child.kill()
     child.wait()
     assert is_dead(holder)
+
+
+def test_process_of_which_only_the_exit_code_is_left_is_dead() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    holder = {"machine": machine(), "pid": child.pid, "token": f"{machine()}-{child.pid}-{start_of(child.pid)}"}
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_dead(holder)
+    child.wait()
 
 
 def test_later_process_with_the_same_number_is_another() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import generations as generations_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
@@ -167,6 +168,37 @@ def test_what_a_killed_rollout_left_behind_is_stopped(host: Host) -> None:
     host.rollout().start_candidate()
     assert host.running == [OLD, NEW]
     assert host.stopped() == [host.layout.socket(STRAY), host.layout.service(STRAY)]
+
+
+def test_candidate_that_a_killed_rollout_left_running_is_started_anew(host: Host) -> None:
+    """It may have crashed over and over, and its restarts would count against it."""
+    host.systemd.active.add(host.layout.service(NEW))
+    host.rollout().start_candidate()
+    assert host.layout.service(NEW) in host.stopped()
+    assert host.running == [OLD, NEW]
+
+
+def test_full_disk_stops_the_candidate_before_it_starts(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 0}))
+    with pytest.raises(RolloutError, match="has less than 1 MB free"):
+        host.rollout().start_candidate()
+    assert host.running == [OLD]
+
+
+def test_systemd_that_refuses_stops_the_candidate(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Rollout, **_options: bool) -> None:
+        raise module.systemd.SystemdError("Failed to reload daemon")
+
+    monkeypatch.setattr(Rollout, "install_units", refuse)
+    with pytest.raises(RolloutError, match="Failed to reload daemon"):
+        host.rollout().start_candidate()
+    assert host.running == [OLD]
+
+
+def test_link_that_a_killed_switch_left_is_in_nobodys_way(host: Host) -> None:
+    os.symlink("generations/x", f"{host.layout.current}.tmp")
+    host.rollout().point_current(NEW)
+    assert host.layout.live() == NEW
 
 
 def test_switch_stops_the_old_generation_after_the_new_one_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,6 +393,33 @@ def test_order_is_that_of_the_ledger_and_not_of_file_times(host: Host, kept: Gen
     assert kept.live_since() != ""
     kept.note(action="deploy", result="failed", to=generation(2))
     assert kept.to_go_back_to() == generation(7)
+
+
+@pytest.mark.parametrize("action", ["deploy", "rollback"])
+def test_switch_whose_rollout_was_killed_is_written_down_later(host: Host, kept: Generations, action: str) -> None:
+    before = host.layout.live()
+    kept.note(action=action, by="ann", **{"from": before, "to": NEW}, result="switching")
+    kept.catch_up()
+    assert kept.live_since(), "not switched yet, so there is nothing to catch up with"
+    point(host.layout, NEW)
+    kept.catch_up()
+    kept.catch_up()
+    last = kept.ledger()[-1]
+    assert (last["result"], last["action"], last["by"], last["to"]) == ("switched", action, "ann", NEW)
+    assert [entry["to"] for entry in kept.ledger()].count(NEW) == 2
+    assert host.layout.read_record(NEW)["state"] == "good"
+    assert host.layout.read_record(before)["state"] == ("left" if action == "rollback" else "good")
+
+
+def test_ledger_does_not_grow_for_ever(host: Host, kept: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.shorten_ledger()
+    before = kept.ledger()
+    monkeypatch.setattr(generations_module, "LEDGER_ENTRIES", 2)
+    kept.note(result="failed", to="x")
+    kept.note(result="failed", to="y")
+    kept.shorten_ledger()
+    assert [entry["to"] for entry in kept.ledger()] == ["x", "y"]
+    assert len(before) > 2
 
 
 def test_line_that_a_power_cut_left_in_the_ledger_is_passed_over(host: Host, kept: Generations) -> None:

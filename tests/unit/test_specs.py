@@ -37,6 +37,11 @@ def specs(role: str) -> dict[str, Any]:
     return load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
 
 
+def options_of(role: str) -> dict[str, Any]:
+    """Those of every entry point; common has no main, as every role that depends on it would check it again."""
+    return specs(role).get("main", specs(role).get("look", {})).get("options") or {}
+
+
 @pytest.fixture(scope="module")
 def docs() -> ModuleType:
     loader = SourceFileLoader("docs_of_roles", str(REPOSITORY / "tests" / "docs"))
@@ -51,7 +56,7 @@ def docs() -> ModuleType:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_what_the_specification_says(role: str) -> None:
-    said = {name: option.get("default") for name, option in (specs(role)["main"].get("options") or {}).items()}
+    said = {name: option.get("default") for name, option in options_of(role).items()}
     assert load(f"roles/{role}/defaults/main.yml") == said
 
 
@@ -68,16 +73,16 @@ def test_every_variable_is_described_typed_and_carries_the_prefix(role: str) -> 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_entry_point_has_tasks_and_the_variables_of_the_role(role: str) -> None:
-    main = specs(role)["main"].get("options")
+    main = options_of(role)
     for name, spec in specs(role).items():
         assert (REPOSITORY / "roles" / role / "tasks" / f"{name}.yml").is_file()
-        assert spec.get("options") == main
+        assert (spec.get("options") or {}) == main
 
 
 def test_no_variable_belongs_to_two_roles() -> None:
     owners: dict[str, list[str]] = {}
     for role in ROLES:
-        for name in specs(role)["main"].get("options") or {}:
+        for name in options_of(role):
             owners.setdefault(name, []).append(role)
     assert {name: roles for name, roles in owners.items() if len(roles) > 1} == {}
 

@@ -15,6 +15,8 @@ import time
 from . import systemd
 from .layout import GENERATION_ID, Layout, write_atomically
 
+LEDGER_ENTRIES = 2000
+
 
 class Generations:
     def __init__(self, layout: Layout) -> None:
@@ -59,6 +61,13 @@ class Generations:
                 continue
         return [entry for entry in entries if isinstance(entry, dict)]
 
+    def shorten_ledger(self) -> None:
+        """Years of releases stay, but not for ever: the oldest go when there are many."""
+        entries = self.ledger()
+        if len(entries) > 2 * LEDGER_ENTRIES:
+            lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in entries[-LEDGER_ENTRIES:]]
+            write_atomically(self.layout.ledger, "".join(lines).encode(), 0o644)
+
     def served(self, *states: str) -> list[str]:
         """Generations in a state that have served, the latest first, by the ledger and never by file times."""
         records, order = self.all(), []
@@ -68,10 +77,30 @@ class Generations:
                 order.append(name)
         return order
 
+    def catch_up(self) -> None:
+        """Write down a switch whose rollout was killed before it could: ``current`` says so, the ledger does not yet."""
+        live, ledger = self.layout.live(), self.ledger()
+        if not live or self.live_since():
+            return
+        intents = [entry for entry in ledger if entry.get("result") == "switching" and entry.get("to") == live]
+        intent = intents[-1] if intents else {}
+        before = str(intent.get("from", ""))
+        if intent.get("action") == "rollback" and self.layout.read_record(before):
+            self.set_state(before, "left")
+        if self.layout.read_record(live):
+            self.set_state(live, "good")
+        told = {key: intent.get(key, "") for key in ("action", "by")}
+        self.note(**told, **{"from": before, "to": live}, result="switched", reason="interrupted, found by a later run")
+
     def to_go_back_to(self) -> str:
         """The good generation that served before the live one; empty when there is none."""
         live = self.layout.live()
         return next((name for name in self.served("good") if name != live), "")
+
+    def went_back(self) -> bool:
+        """Was the last switch a rollback?"""
+        switches = [entry for entry in self.ledger() if entry.get("result") == "switched"]
+        return bool(switches) and switches[-1].get("action") == "rollback"
 
     def live_since(self) -> str:
         live = self.layout.live()
@@ -103,6 +132,7 @@ class Generations:
             shutil.rmtree(self.layout.generation(name), ignore_errors=True)
         if removed:
             systemd.systemctl("daemon-reload")
+        self.shorten_ledger()
         kept = self.all().values()
         for directory, used in (
             (self.layout.releases, {record.get("release") for record in kept}),

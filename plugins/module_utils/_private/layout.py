@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 
 GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}\Z")
 
@@ -27,6 +28,7 @@ class Layout:
         self.tools = os.path.join(self.home, "tools")
         self.current = os.path.join(self.home, "current")
         self.ledger = os.path.join(self.home, "ledger.jsonl")
+        self.lock = os.path.join(self.home, "lock.json")
 
     def layer(self, layer: str) -> str:
         return os.path.join(self.layers, layer)
@@ -81,6 +83,15 @@ class Layout:
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}
+
+    def lock_holder(self) -> dict:
+        """Who holds the lock on this host; empty when nobody does, or when it has expired."""
+        try:
+            with open(self.lock, encoding="utf-8") as handle:
+                holder = json.load(handle)
+        except (OSError, ValueError):
+            return {}
+        return holder if isinstance(holder, dict) and holder.get("expires", 0) > time.time() else {}
 
 
 def write_atomically(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:

@@ -52,13 +52,14 @@ def machine() -> str:
 def start_of(pid: int) -> str:
     """When a process started, in clock ticks since the boot: tells it from a later one with its number.
 
-    Source: proc(5), field 22 of /proc/PID/stat. Empty when there is no such process.
+    Source: proc(5), fields 3 and 22 of /proc/PID/stat. Empty when there is no such process, or only its exit code.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-            return handle.read().rpartition(")")[2].split()[19]
+            fields = handle.read().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def is_dead(holder: dict) -> bool:

@@ -32,6 +32,32 @@ if not STOCK:
     raise ImportError("Neither uvicorn_worker nor uvicorn.workers can be imported: install uvicorn-worker.")
 
 RESPAWN_DELAY = 1.0
+MASTER = os.getpid()  # Gunicorn loads its worker class before it forks
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def hold_stops() -> None:
+    if os.getpid() == MASTER:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
+
+def release_stops() -> None:
+    if os.getpid() == MASTER:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def end_at_stops() -> None:
+    """In a child of the master. One that is told to stop before init_signals() would do the master's own handler: take
+    note and go on, and the master would then wait for it until graceful_timeout (gunicorn/arbiter.py stop())."""
+    if os.getppid() == MASTER:
+        try:
+            for stop in STOPS:
+                signal.signal(stop, signal.SIG_DFL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+os.register_at_fork(before=hold_stops, after_in_parent=release_stops, after_in_child=end_at_stops)
 
 
 class Draining:

@@ -1,6 +1,7 @@
 """The worker with other loops and protocols, and the stock one, to compare."""
 
 import signal
+import time
 
 from forge_worker import STOCK, ForgeWorker, with_drain
 
@@ -19,6 +20,14 @@ class LegacyWebsockets(ForgeWorker):
 
 class Stock(STOCK[0]):
     pass
+
+
+class LateSignals(ForgeWorker):
+    """Between the fork and its own signal handlers passes the time that a busy machine may take."""
+
+    def init_process(self):
+        time.sleep(1)
+        super().init_process()
 
 
 class Own(STOCK[0]):

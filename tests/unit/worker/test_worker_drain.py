@@ -192,6 +192,16 @@ def test_worker_that_is_stuck_shows_where_and_is_replaced(site):
     assert "in serve_blocking" in generation.said
 
 
+def test_worker_that_is_told_to_stop_right_after_its_fork_stops(site):
+    """Else the master waits for it until graceful_timeout, and kills it."""
+    generation = site.generation("new", worker="forge_worker_variants.LateSignals", workers=2, drain=10)
+    eventually(generation.pids)
+    began = time.monotonic()
+    generation.stop()
+    generation.ended()
+    assert time.monotonic() - began < 5
+
+
 def test_an_own_class_is_aborted_in_its_own_way(site):
     generation = site.live("only", worker=OWN, timeout=2)
     (worker,) = generation.pids()

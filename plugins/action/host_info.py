@@ -1,0 +1,12 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Runs the module in one quick call."""
+
+from __future__ import annotations
+
+from ..plugin_utils._private.host_call import HostAction
+
+
+class ActionModule(HostAction):
+    """See the documentation of the module ``thecodeforge.fastapi.host_info``."""
+
+    MODULE = "host_info"

@@ -1,0 +1,67 @@
+"""When migrations have to run: whatever may change their outcome is another fingerprint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import TransientError
+from ansible_collections.thecodeforge.fastapi.plugins.modules.migrate import fingerprint
+
+FIRST, SECOND = "aaaaaaaaaaaa-00000000", "bbbbbbbbbbbb-00000000"
+COMMANDS = ["alembic upgrade head"]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """Two generations of releases that differ in code alone."""
+    layout = Layout(str(tmp_path), "forge")
+    for generation in (FIRST, SECOND):
+        release = generation.split("-")[0]
+        home, code = Path(layout.generation(generation)), Path(layout.release(release))
+        (code / "migrations" / "versions").mkdir(parents=True)
+        (code / "migrations" / "versions" / "0001.py").write_text("revision = '0001'\n")
+        (code / "alembic.ini").write_text("[alembic]\n")
+        (code / "main.py").write_text(f"RELEASE = {release!r}\n")
+        home.mkdir(parents=True)
+        (home / "environment").write_text('FORGE_DATABASE_URL="postgresql://db/forge"\n')
+        (home / "release.json").write_text(json.dumps({"release": release, "layer": "cccccccccccc-py3.11"}))
+    return layout
+
+
+def of(layout: Layout, generation: str, commands: list[str] = COMMANDS) -> str:
+    return fingerprint(layout, generation, commands, ["migrations", "alembic.ini"])
+
+
+def test_other_code_with_the_same_migrations_is_the_same(layout: Layout) -> None:
+    cache = Path(layout.release("bbbbbbbbbbbb"), "migrations", "__pycache__")
+    cache.mkdir()
+    (cache / "env.pyc").write_bytes(b"x")
+    assert of(layout, FIRST) == of(layout, SECOND)
+
+
+@pytest.mark.parametrize(
+    "path", ["migrations/versions/0001.py", "migrations/versions/0002.py", "migrations/new.sql", "alembic.ini"]
+)
+def test_another_file_is_another(layout: Layout, path: str) -> None:
+    Path(layout.release("bbbbbbbbbbbb"), path).write_text("revision = '0002'\n")
+    assert of(layout, FIRST) != of(layout, SECOND)
+
+
+def test_other_settings_dependencies_or_commands_are_another(layout: Layout) -> None:
+    assert of(layout, FIRST) != of(layout, FIRST, [*COMMANDS, "seed"])
+    environment = Path(layout.generation(SECOND), "environment")
+    before = environment.read_text()
+    environment.write_text('FORGE_DATABASE_URL="postgresql://elsewhere/forge"\n')
+    assert of(layout, FIRST) != of(layout, SECOND)
+    environment.write_text(before)
+    Path(layout.record(SECOND)).write_text(json.dumps({"release": "bbbbbbbbbbbb", "layer": "dddddddddddd-py3.11"}))
+    assert of(layout, FIRST) != of(layout, SECOND)
+
+
+@pytest.mark.parametrize("path", ["nothing", "../bbbbbbbbbbbb/migrations", "/etc", "."])
+def test_a_path_that_is_not_in_the_release_is_refused(layout: Layout, path: str) -> None:
+    with pytest.raises(TransientError, match="forge_migrations_paths"):
+        fingerprint(layout, FIRST, COMMANDS, [path])
