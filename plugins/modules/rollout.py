@@ -491,6 +491,7 @@ class Rollout:
         """Listen elsewhere: the one change that needs a restart, because a bound socket cannot move."""
         names = (f"{self.layout.app}.service", f"{self.layout.app}.socket")
         systemd.systemctl("stop", *names, timeout=self.given["drain_seconds"] + STOP_MARGIN)
+        self.stop_others()  # they are on their way out: wait for it, so that no two versions work at once
         self.stop(self.generation)
         self.install_units()
         self.point_current(self.generation)
