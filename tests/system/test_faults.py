@@ -259,7 +259,7 @@ POINTS = {
     "right after the switch": "Rollout.point_current:after",
     "when the new one is public": "Rollout.wait_until_public:after",
     "while the old one drains": "Rollout.stop_others:0.3",
-    "in the watch": "Rollout.watch:0.3",
+    "in the watch": "Rollout.watch:before",
     "before the prune": "Generations.prune:before",
 }
 

@@ -94,6 +94,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other(tmp_path_factory: pytest.TempPathFactory, box: Fleet) -> dict[str, Any]:
     """An app that serves on the node before the other one comes."""
     settings = {**OTHER, "forge_source": str(write_project(tmp_path_factory.mktemp("other") / "shop", "uvicorn"))}
+    box.on("box", "chmod 1777 /mnt")
     box.play("site", **settings)
     return settings
 
@@ -205,7 +206,7 @@ def test_schedule_that_systemd_cannot_read_is_refused(box: Fleet, shop: Path) ->
 def test_stop_start_and_a_power_cut_bring_the_processes_too(box: Fleet, other: dict[str, Any]) -> None:
     now = live(box)
     box.on("box", "systemctl stop shop")
-    assert units(box) == set()
+    box.until(lambda: units(box) == set(), what="the end of the worker, which finishes its work")
     assert box.get("box", "/healthz").status_code == 200
     box.on("box", "systemctl start shop")
     assert pid(box, f"shop.worker@{now}") > 0
