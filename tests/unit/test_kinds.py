@@ -307,6 +307,31 @@ def prepare_metadata_for_build_wheel(directory, config_settings=None):
     assert (other["release"] != made["release"], other["hosts"]) == (True, made["hosts"])
 
 
+def test_what_was_deleted_or_left_out_does_not_come_back_with_the_wheel(world: World) -> None:
+    backend = """
+import os, zipfile
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(directory + "/shop-7-py3-none-any.whl", "w") as wheel:
+        for name in os.listdir("shop"):
+            wheel.write("shop/" + name)
+        wheel.writestr("shop-7.dist-info/METADATA", "Metadata-Version: 2.1\\nName: shop\\nVersion: 7\\n")
+    return "shop-7-py3-none-any.whl"
+"""
+    project = PROJECT.format("[]") + '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    names = {f"shop/{name}.py": APP for name in ("__init__", "gone", "unwanted")}
+    source = world.write("deleted", {**names, "pyproject.toml": project, "backend.py": backend})
+    subprocess.run([find_uv(), "lock", "--quiet", "--project", source], check=True, env=world.index.environment())
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *identity, "-C", source, *command], check=True)
+    (Path(source) / "shop" / "gone.py").unlink()
+    made = build(source, "shop:app", [HERE], world.root / "cache", world.index, ["shop/unwanted.py"])
+    with tarfile.open(made["code"]["path"]) as code:
+        assert {name for name in code.getnames() if "shop/" in name} == {"shop/__init__.py"}
+        assert ".installed/shop-7.dist-info/METADATA" in code.getnames()
+
+
 @given(st.text())
 def test_scripts_of_any_text_stay_in_their_directory(text: str) -> None:
     for name in commands(f"[console_scripts]\nx = a:b\n../../{text.splitlines()[0] if text.split() else ''} = a:b\n"):

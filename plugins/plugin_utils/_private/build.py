@@ -62,7 +62,7 @@ def build(
     names = [] if source.requirement else list_files(source, exclude)
     lock = lock_of(source, extras, platforms, cache, index)
     added, server_path = add_server(lock.text, server, server_requirements, platforms, cache, index)
-    archive, import_paths = pack(source, names, target, cache, index)
+    archive, import_paths = pack(source, names, exclude, target, cache, index)
     release = digest(archive, lock.text.encode())[:ID_LENGTH]
     made: list[str] = []
     code = keep(cache / "releases" / f"{release}.tar.gz", gzip.compress(archive, mtime=0), made)
@@ -110,14 +110,16 @@ def build(
     return result
 
 
-def pack(source: Source, names: list[str], target: str, cache: Path, index: Index) -> tuple[bytes, list[str]]:
+def pack(
+    source: Source, names: list[str], exclude: list[str], target: str, cache: Path, index: Index
+) -> tuple[bytes, list[str]]:
     """The code of a release, uncompressed, and the directories of it that belong on ``sys.path``."""
     if source.requirement:
         check_target(source, [], ["."], target)
         note = f"{source.requirement}\n".encode()
         return make_archive(source, [], {"requirement.txt": (note, 0o644)}), ["."]
     archive = make_archive(source, names)
-    added = complete(source, names, archive, cache, index)
+    added = complete(source, names, exclude, archive, cache, index)
     beside = any(name.startswith(f"{INSTALLED}/") for name in added)
     import_paths = [*source.import_paths, *([INSTALLED] if beside else [])]
     check_target(source, [*names, *added], import_paths, target)

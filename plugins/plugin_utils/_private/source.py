@@ -121,6 +121,12 @@ def belongs(relative: str) -> bool:
     )
 
 
+def is_left_out(name: str, exclude: list[str]) -> bool:
+    """Does a file stay out of every release, or did the user say so?"""
+    entries = [entry.strip("/") for entry in exclude]
+    return not belongs(name) or any(name == entry or name.startswith(f"{entry}/") for entry in entries)
+
+
 def list_files(source: Source, exclude: list[str]) -> list[str]:
     """Files of a release, relative to the source, sorted: in a git work tree what git does not ignore.
 
@@ -136,12 +142,7 @@ def list_files(source: Source, exclude: list[str]) -> list[str]:
             for name in [*files, *(d for d in directories if (Path(parent) / d).is_symlink())]
             if belongs(str(Path(parent).relative_to(source.directory)) + "/x")
         ]
-    left_out = tuple(entry.strip("/") for entry in exclude)
-    return sorted(
-        name
-        for name in set(names)
-        if belongs(name) and not any(name == entry or name.startswith(entry + "/") for entry in left_out)
-    )
+    return sorted(name for name in set(names) if not is_left_out(name, exclude))
 
 
 def make_archive(source: Source, names: list[str], added: Mapping[str, tuple[bytes, int]] = {}) -> bytes:
