@@ -8,10 +8,13 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ..plugin_utils._private.build import build
+from ..plugin_utils._private.controller import Controller
 from ..plugin_utils._private.errors import BuildError
-from ..plugin_utils._private.lock import Index, Platform
+from ..plugin_utils._private.index import INDEX_ARGUMENTS, Index, without_secrets
+from ..plugin_utils._private.platform import Platform
 
 
 class ActionModule(ActionBase):
@@ -25,25 +28,42 @@ class ActionModule(ActionBase):
         _valid, given = self.validate_argument_spec(
             argument_spec={
                 "source": {"type": "str", "required": True},
+                "directory": {"type": "str", "default": ""},
+                "sha256": {"type": "str", "default": ""},
+                "extras": {"type": "list", "elements": "str", "default": []},
+                "dirty": {"type": "bool", "default": True},
                 "target": {"type": "str", "required": True},
+                "server": {"type": "str", "default": "gunicorn"},
+                "server_requirements": {"type": "list", "elements": "str", "default": []},
                 "hosts": {"type": "dict", "required": True},
-                "cache": {"type": "str", "required": True},
                 "exclude": {"type": "list", "elements": "str", "default": []},
-                "index_url": {"type": "str", "default": "", "no_log": True},
-                "ca_bundle": {"type": "str", "default": ""},
+                "artifact": {"type": "str", "default": ""},
+                "cache_mb": {"type": "int", "default": 0},
+                **INDEX_ARGUMENTS,
             }
         )
         try:
             made = build(
-                source_directory=given["source"],
-                target=given["target"],
-                platforms=platforms_of(given["hosts"]),
-                cache=Path(given["cache"]).expanduser(),
-                index=Index(given["index_url"], given["ca_bundle"]),
-                exclude=given["exclude"],
+                given["source"],
+                given["target"],
+                platforms_of(given["hosts"]),
+                Path(given["cache"]).expanduser(),
+                Index.given(given),
+                given["exclude"],
+                directory=given["directory"],
+                sha256=given["sha256"],
+                extras=given["extras"],
+                dirty=given["dirty"],
+                server=given["server"],
+                server_requirements=given["server_requirements"],
+                cache_mb=given["cache_mb"],
+                builder=str(Controller.this()),
+                artifact_path=Path(given["artifact"]).expanduser() if given["artifact"] else None,
             )
         except BuildError as error:
-            raise AnsibleActionFail(str(error)) from None
+            raise AnsibleActionFail(without_secrets(str(error))) from None
+        for note in made["notes"]:
+            Display().display(note)
         return {**result, "changed": bool(made["made"]), **made}
 
 

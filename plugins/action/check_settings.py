@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils._private.environment import read_environment
 from ..plugin_utils._private.errors import BuildError
-from ..plugin_utils._private.lock import Index
+from ..plugin_utils._private.index import INDEX_ARGUMENTS, Index
 from ..plugin_utils._private.settings import check_settings
 
 
@@ -25,29 +25,25 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         _valid, given = self.validate_argument_spec(
             argument_spec={
-                "source": {"type": "str", "required": True},
                 "target": {"type": "str", "required": True},
                 "release": {"type": "str", "required": True},
                 "environment": {"type": "str", "required": True, "no_log": True},
                 "prefix": {"type": "str", "default": ""},
-                "cache": {"type": "str", "required": True},
-                "index_url": {"type": "str", "default": "", "no_log": True},
-                "ca_bundle": {"type": "str", "default": ""},
+                **INDEX_ARGUMENTS,
             }
         )
         # The unit of a generation sets these two.
         own = {given["prefix"] + name: "checked-on-the-controller" for name in ("RELEASE", "GENERATION")}
         try:
             problems, unchecked = check_settings(
-                source_directory=given["source"],
                 target=given["target"],
                 release=given["release"],
                 environment={**own, **read_environment(given["environment"])},
                 cache=Path(given["cache"]).expanduser(),
-                index=Index(given["index_url"], given["ca_bundle"]),
+                index=Index.given(given),
             )
         except BuildError as error:
             raise AnsibleActionFail(str(error)) from None
         if problems:
-            raise AnsibleActionFail(" ".join([*problems, "Set them in forge_environment. Nothing was changed."]))
+            raise AnsibleActionFail(" ".join([*problems, "Nothing was changed."]))
         return {**result, "changed": False, "unchecked": unchecked}

@@ -13,32 +13,75 @@ description:
 author: The Code Forge (@thecodeforge)
 options:
   source:
-    description: Directory of the app's project, with C(pyproject.toml) and C(uv.lock).
+    description: A directory, a git URL at a ref, a wheel, a requirement, or an artifact (path or address).
     type: str
     required: true
+  directory:
+    description: Directory within the source that holds the app.
+    type: str
+    default: ""
+  sha256:
+    description: Hash of an artifact; required when it is an address.
+    type: str
+    default: ""
+  extras:
+    description: Optional dependencies of the project.
+    type: list
+    elements: str
+    default: []
+  dirty:
+    description: May the source have changes that are not committed?
+    type: bool
+    default: true
   target:
-    description: What Gunicorn loads, such as V(package.module:app).
+    description: What the server loads, such as V(package.module:app).
     type: str
     required: true
+  server:
+    description: Which server runs the app; what it needs is added to the layer where the app's lock lacks it.
+    type: str
+    default: gunicorn
+  server_requirements:
+    description: Requirements that are added from here.
+    type: list
+    elements: str
+    default: []
   hosts:
     description: Name of each host to what M(thecodeforge.fastapi.host_info) says of it.
     type: dict
-    required: true
-  cache:
-    description: Directory on the controller that keeps what was built.
-    type: str
     required: true
   exclude:
     description: Files and directories of the source that do not belong to a release.
     type: list
     elements: str
     default: []
+  artifact:
+    description: File to write the whole release to.
+    type: str
+    default: ""
+  cache_mb:
+    description: What the cache may hold; V(0) for no bound.
+    type: int
+    default: 0
+  cache:
+    description: Directory on the controller that keeps what was built.
+    type: str
+    required: true
   index_url:
     description: Package index; that of uv and pip when empty.
     type: str
     default: ""
+  extra_index_urls:
+    description: Further package indexes.
+    type: list
+    elements: str
+    default: []
+  proxy:
+    description: Proxy for the package index and git; that of the environment when empty.
+    type: str
+    default: ""
   ca_bundle:
-    description: CA bundle for the package index; the system's when empty.
+    description: CA bundle for the package index and git; the system's when empty.
     type: str
     default: ""
 attributes:
@@ -87,6 +130,20 @@ hosts:
   description: For each host the C(layer)'s id, its C(blob), the C(installer), and the number of C(packages).
   returned: success
   type: dict
+builder:
+  description: Who built it, and where.
+  returned: success
+  type: str
+locks:
+  description: Files with the versions and hashes that were built.
+  returned: success
+  type: list
+  elements: str
+notes:
+  description: What the user should know, such as where a lock was made.
+  returned: success
+  type: list
+  elements: str
 made:
   description: What was not in the cache.
   returned: success

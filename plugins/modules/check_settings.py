@@ -12,10 +12,6 @@ description:
   - Whatever else may keep the app from loading on the controller does not count. The hosts validate the release again.
 author: The Code Forge (@thecodeforge)
 options:
-  source:
-    description: Directory of the app's project.
-    type: str
-    required: true
   target:
     description: What Gunicorn loads.
     type: str
@@ -33,15 +29,24 @@ options:
     type: str
     default: ""
   cache:
-    description: Directory on the controller that keeps the environment of dependencies.
+    description: Directory on the controller that keeps what was built.
     type: str
     required: true
   index_url:
-    description: Package index; that of uv when empty.
+    description: Package index; that of uv and pip when empty.
+    type: str
+    default: ""
+  extra_index_urls:
+    description: Further package indexes.
+    type: list
+    elements: str
+    default: []
+  proxy:
+    description: Proxy for the package index and git; that of the environment when empty.
     type: str
     default: ""
   ca_bundle:
-    description: CA bundle for the package index; the system's when empty.
+    description: CA bundle for the package index and git; the system's when empty.
     type: str
     default: ""
 attributes:
@@ -56,7 +61,6 @@ attributes:
 EXAMPLES = r"""
 - name: Check the settings
   thecodeforge.fastapi.check_settings:
-    source: /home/me/shop
     target: shop.main:app
     release: 0123456789ab
     environment: "FORGE_DEBUG=false\n"

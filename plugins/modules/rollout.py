@@ -499,19 +499,22 @@ class Rollout:
         self.wait_until_public()
 
     def watch(self, until: float) -> None:
-        """See that the new generation stays well for a while.
+        """See that the new generation stays well for a while; at least once, as the drain may have taken all of it.
 
         :raises RolloutError: when it died, or its health failed several times in a row.
         """
         failures = 0
-        while time.monotonic() < until:
+        while True:
             self.check_alive()
             self.check_processes()
             problem = self.health_problem(PROBE_TIMEOUT)
             failures = failures + 1 if problem else 0
             if failures >= WATCH_FAILURES:
                 raise RolloutError(f"Generation {self.generation} was healthy, and then {problem}.")
-            time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+            left = until - time.monotonic()
+            if left <= 0 and not failures:
+                return
+            time.sleep(min(0.5, left) if left > 0 else 0.5)
 
     def go_back(self, before: str, error: RolloutError) -> NoReturn:
         """Bring back what served before. Connections wait in the public socket meanwhile, which stays open."""

@@ -276,7 +276,8 @@ class Stage:
             missing.append("release")
         absent, drifted = self.differing()
         record = self.layout.read_record(self.given["generation"])
-        if absent or any(record.get(key) != value for key, value in self.given["record"].items()):
+        told = {key: value for key, value in self.given["record"].items() if key != "builder"}  # who built it first
+        if absent or any(record.get(key) != value for key, value in told.items()):
             missing.append("generation")
         if record.get("state", "staged") in ("staged", "bad") or missing:
             missing.append("validation")

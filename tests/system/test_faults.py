@@ -163,12 +163,12 @@ def copy_of(fleet: Fleet, generation: str, number: int, misbehave: str = "", sed
     script = f"""
     set -e
     rm -rf {home} && cp -a /srv/forge/generations/{generation} {home}
-    mv {home}/units/forge@{generation}.service {home}/units/forge@{new}.service
-    sed -i 's/{generation}/{new}/g' {home}/release.json {home}/units/forge@{new}.service
+    for unit in {home}/units/*@{generation}.*; do mv "$unit" "${{unit%@*}}@{new}.${{unit##*.}}"; done
+    sed -i 's/{generation}/{new}/g' {home}/release.json {home}/units/*@{new}.*
     sed -i 's/"state": "[a-z]*"/"state": "validated"/' {home}/release.json
     """
     if release:
-        script += f"sed -i 's/{generation[:12]}/{release}/g' {home}/release.json {home}/units/forge@{new}.service\n"
+        script += f"sed -i 's/{generation[:12]}/{release}/g' {home}/release.json {home}/units/*@{new}.*\n"
     if misbehave:
         script += f"echo 'FORGE_MISBEHAVE=\"{misbehave}\"' >> {home}/environment\n"
     if sed:
@@ -259,7 +259,7 @@ POINTS = {
     "right after the switch": "Rollout.point_current:after",
     "when the new one is public": "Rollout.wait_until_public:after",
     "while the old one drains": "Rollout.stop_others:0.3",
-    "in the watch": "Rollout.watch:0.3",
+    "in the watch": "Rollout.watch:before",
     "before the prune": "Generations.prune:before",
 }
 

@@ -80,11 +80,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
 
 @pytest.mark.parametrize("target", ["shop:app", "shop:make()", "shop:Holder.inner"])
 def test_app_that_loads_has_no_problems(load: Callable[..., dict[str, Any]], target: str) -> None:
-    assert load(target, shop=PLAIN) == {"problems": [], "settings": False}
+    assert load(target, shop=PLAIN) == {"problems": [], "settings": False, "target": False}
 
 
 def test_app_that_prints_while_it_loads_does_not_garble_the_answer(tmp_path: Path) -> None:
-    assert check(tmp_path, "shop:app", GOOD, shop=SETTINGS) == {"problems": [], "settings": False}
+    assert check(tmp_path, "shop:app", GOOD, shop=SETTINGS) == {"problems": [], "settings": False, "target": False}
 
 
 def test_every_setting_that_is_refused_is_named_with_the_rule(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_every_setting_that_is_refused_is_named_with_the_rule(tmp_path: Path) ->
 
 def test_missing_setting_is_named_with_its_prefix(tmp_path: Path) -> None:
     said = check(tmp_path, "shop:app", {}, shop=SETTINGS)
-    assert said == {"problems": ["FORGE_SECRET_KEY is missing.", "FORGE_POOL is missing."], "settings": True}
+    assert said == {"problems": ["FORGE_SECRET_KEY is missing.", "FORGE_POOL is missing."], "settings": True, "target": False}
 
 
 def test_setting_that_is_no_json_is_named(tmp_path: Path) -> None:

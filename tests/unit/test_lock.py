@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.action.build import platforms_of
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.errors import BuildError
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.lock import (
-    Index,
-    Platform,
-    explain_pip,
-    find_uv,
-    pip_target,
-    requirements_for,
-)
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.index import Index, find_uv
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.lock import requirements_for
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.platform import Platform
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.wheels import explain_pip, pip_target
 
 BOOKWORM = Platform("3.11.2", "x86_64", "2.36", ("web1", "web2"))
 TRIXIE = Platform("3.13.5", "aarch64", "2.41", ("web3",))

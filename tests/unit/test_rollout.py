@@ -280,6 +280,15 @@ def test_new_generation_that_turns_sick_while_it_is_watched_is_taken_back(host: 
     assert host.running == [OLD]
 
 
+def test_drain_that_took_the_whole_watch_does_not_hide_a_sick_generation(host: Host) -> None:
+    rollout = host.rollout()
+    rollout.start_candidate()
+    host.answers[NEW] = [500]
+    with pytest.raises(RolloutError, match=f"went back to {OLD}"):
+        host.rollout(watch_seconds=0).switch()
+    assert host.layout.live() == OLD
+
+
 def test_one_failed_probe_while_the_machine_is_busy_is_no_reason_to_go_back(host: Host) -> None:
     rollout = host.rollout()
     rollout.start_candidate()

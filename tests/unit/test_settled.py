@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.settled import (
     is_settled,
@@ -28,6 +29,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
     fake.install(monkeypatch)
     stage(layout, LIVE)
     point(layout, LIVE)
+    Generations(layout).note(result="switched", to=LIVE)
     for name, text in UNITS.items():
         (tmp_path / "units" / name).write_text(text)
     fake.enabled = {"forge.service", "forge.socket"}
@@ -54,6 +56,8 @@ def test_generation_that_serves_alone_and_will_after_a_boot_is_settled(host: Fak
         lambda host: host.listens.pop(),
         lambda host: Path(host.layout.units, "forge.socket").write_text("edited"),
         lambda host: Path(host.layout.units, "forge.service").unlink(),
+        lambda host: Path(host.layout.ledger).unlink(),
+        lambda host: Generations(host.layout).note(result="switched", to=OTHER),
     ],
 )
 def test_whatever_is_missing_it_is_not(host: FakeSystemd, change: Callable[[FakeSystemd], object]) -> None:

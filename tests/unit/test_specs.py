@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.index import INDEX_ARGUMENTS
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.rules import declared_options
 
 REPOSITORY = Path(__file__).parents[2]
@@ -209,7 +210,14 @@ def test_documentation_of_a_module_is_what_its_code_takes(rendered: dict[str, di
         path = REPOSITORY / "plugins" / directory / f"{name}.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else []:
             if isinstance(node, ast.keyword) and node.arg == "argument_spec":
-                taken.update(ast.literal_eval(node.value))
+                shared = ast.dump(ast.Name("INDEX_ARGUMENTS", ast.Load()))
+                assert isinstance(node.value, ast.Dict)
+                for key, value in zip(node.value.keys, node.value.values, strict=True):
+                    if key is None and ast.dump(value) == shared:
+                        taken.update(INDEX_ARGUMENTS)
+                    else:
+                        assert key is not None
+                        taken[ast.literal_eval(key)] = ast.literal_eval(value)
     options = rendered["module"][f"{COLLECTION}.{name}"]["doc"].get("options", {})
     public = {option: spec for option, spec in taken.items() if not option.startswith("_")}
     assert sorted(options) == sorted(public)

@@ -1,13 +1,14 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
 """Does the app load with these settings? A script for the app's own Python: ``python app_check.py TARGET``.
 
-Prints one JSON object: ``problems``, sentences without any value of a setting, and ``settings``: are they what is
-wrong? Imports what Gunicorn will import, so it finds what Gunicorn would find.
+Prints one JSON object: ``problems``, sentences without any value of a setting, and what is wrong: the ``settings``, or the
+``target`` itself? Imports what Gunicorn will import, so it finds what Gunicorn would find.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -28,7 +29,28 @@ def load(target: str) -> list[str]:
         found = getattr(found, part)
     if attribute.endswith("()"):
         found = found()
-    return [] if callable(found) else [f"{target} is not an ASGI app: it cannot be called."]
+    if not callable(found):
+        return [f"{target} is not an ASGI app: it cannot be called."]
+    if is_wsgi(found):
+        return [f"{target} is a WSGI app (environ, start_response), not an ASGI app: wrap it, as with a2wsgi."]
+    return []
+
+
+def is_wsgi(app: Any) -> bool:
+    """Does it take two arguments, and neither the three of ASGI nor the one of ASGI 2?"""
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return False
+
+    def takes(count: int) -> bool:
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            return False
+        return True
+
+    return takes(2) and not takes(3) and not takes(1)
 
 
 def of_settings(error: Any) -> list[str]:
@@ -60,6 +82,11 @@ def environment_prefix(title: str) -> str:
     return ""
 
 
+def is_above(name: str, module: str) -> bool:
+    """Is it the module, or a package that holds it?"""
+    return f"{module}.".startswith(f"{name}.")
+
+
 def where(error: BaseException) -> str:
     """File and line in which an error arose, the import machinery and this script left out."""
     own = check.__code__.co_filename
@@ -69,17 +96,22 @@ def where(error: BaseException) -> str:
 
 def check(target: str) -> dict:
     try:
-        return {"problems": load(target), "settings": False}
+        problems = load(target)
+        return {"problems": problems, "settings": False, "target": bool(problems)}
     except SystemExit as error:
         words = error.code if isinstance(error.code, str) else f"it exits with code {error.code}"
-        return {"problems": [f"{target} stops while it loads: {words}"], "settings": False}
+        return {"problems": [f"{target} stops while it loads: {words}"], "settings": False, "target": False}
     except BaseException as error:
         kind = type(error).__name__
         if kind == "ValidationError" and hasattr(error, "errors"):
-            return {"problems": of_settings(error), "settings": True}
+            return {"problems": of_settings(error), "settings": True, "target": False}
         if kind == "SettingsError":
-            return {"problems": [f"{error}."], "settings": True}
-        return {"problems": [f"{target} does not load: {kind}: {error}{where(error)}."], "settings": False}
+            return {"problems": [f"{error}."], "settings": True, "target": False}
+        return {
+            "problems": [f"{target} does not load: {kind}: {error}{where(error)}."],
+            "settings": False,
+            "target": isinstance(error, ModuleNotFoundError) and is_above(str(error.name), target.partition(":")[0]),
+        }
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ import os
 import re
 
 from . import systemd
+from .generations import Generations
 from .layout import Layout
 
 
 def is_settled(layout: Layout, generation: str, units: dict[str, str]) -> bool:
     """Nothing is left to do for this generation on this host. Looks only; compares state, not history."""
     if layout.live() != generation or systemd.running(layout.app) != [generation]:
+        return False
+    if not Generations(layout).live_since():  # a rollout was killed before it could write the switch down
         return False
     if systemd.properties(layout.service(generation), "ActiveState")["ActiveState"] != "active":
         return False

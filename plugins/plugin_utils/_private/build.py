@@ -4,56 +4,124 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
-import os
+import shutil
 import tarfile
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from .artifact import open_artifact, write_artifact, write_record
 from .errors import BuildError
-from .lock import Index, Platform, export_lock, fetch_installer, fetch_wheels, requirements_for
-from .source import Source, check_target, digest, list_files, make_archive, open_source
+from .files import bound, digest, file_digest, keep, used
+from .index import Index
+from .lock import Lock, Pin, add_server, lock_of, pins_for
+from .origin import kind_of, open_origin
+from .package import INSTALLED, complete
+from .platform import Platform
+from .source import Source, check_target, git, list_files, make_archive
+from .wheels import fetch_installer, gather_wheels
 
 ID_LENGTH = 12
 
 
 def build(
-    source_directory: str, target: str, platforms: list[Platform], cache: Path, index: Index, exclude: list[str]
-) -> dict[str, Any]:
+    origin: str, target: str, platforms: list[Platform], cache: Path, index: Index, exclude: list[str], *,
+    directory: str = "", sha256: str = "", extras: Sequence[str] = (), dirty: bool = True, server: str = "gunicorn",
+    server_requirements: Sequence[str] = (), cache_mb: int = 0, builder: str = "",
+    artifact_path: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Make, or find in the cache, the artifact of a source for each platform.
 
+    :param origin: what ``forge_source`` names.
     :param platforms: what the hosts are; one layer is made for each.
     :param cache: directory that keeps what was made.
-    :returns: ``release`` (id), ``commit``, ``dirty``, ``code`` (path, sha256), ``import_paths``,
-        ``hosts`` (host to the artifact of its platform: layer id, layer and installer), ``made`` (what was not cached).
+    :param dirty: may the source have changes that are not committed?
+    :returns: ``release`` (id), ``commit``, ``dirty``, ``builder``, ``code`` (path, sha256), ``import_paths``,
+        ``hosts`` (host to the artifact of its platform: layer id, layer and installer), ``made`` (what was not cached),
+        ``locks`` (paths), ``notes`` (for the user).
     :raises BuildError: one sentence.
     """
-    source = open_source(source_directory)
+    began = time.time()
+    if kind_of(origin) == "artifact":
+        if artifact_path:
+            raise BuildError("forge_artifact: forge_source is an artifact already.")
+        return open_artifact(origin, sha256, target, platforms, cache, index)
+    source = open_origin(origin, directory, cache, index)
+    if source.dirty and not dirty:
+        raise BuildError(
+            f"forge_source: {source.directory} has changes that are not committed: commit them, or set "
+            "forge_source_dirty to true."
+        )
     check_python(source, platforms)
-    names = list_files(source, exclude)
+    names = [] if source.requirement else list_files(source, exclude)
     check_target(source, names, target)
-    exported = export_lock(source, index)
-    archive = make_archive(source, names)
-    release = digest(archive, exported.encode())[:ID_LENGTH]
+    lock = lock_of(source, extras, platforms, cache, index)
+    added, server_path = add_server(lock.text, server, server_requirements, platforms, cache, index)
+    archive, import_paths = pack(source, names, lock, cache, index)
+    release = digest(archive, lock.text.encode())[:ID_LENGTH]
     made: list[str] = []
     code = keep(cache / "releases" / f"{release}.tar.gz", gzip.compress(archive, mtime=0), made)
+    used(Path(code["path"]))
     hosts = {}
+    layers = {}
     for platform in platforms:
-        artifact = build_layer(exported, platform, cache, index, made)
+        chosen = pins_for(lock.text, platform)
+        have = {pin.name for pin in chosen}
+        chosen += [pin for pin in pins_for(added, platform) if pin.name not in have]
+        artifact = build_layer(chosen, platform, cache, index, made, source.wheel)
         hosts.update(dict.fromkeys(platform.hosts, artifact))
-    return {
+        layers[platform.key] = {
+            **artifact,
+            "python": platform.python,
+            "machine": platform.machine,
+            "glibc": platform.glibc,
+        }
+    result = {
         "release": release,
         "commit": source.commit,
         "dirty": source.dirty,
+        "builder": builder,
         "code": code,
-        "import_paths": source.import_paths,
+        "import_paths": import_paths,
         "hosts": hosts,
+        "locks": [str(lock.path), *([server_path] if server_path else [])],
         "made": made,
+        "notes": [lock.note] if lock.note else [],
     }
+    record = {
+        **{name: result[name] for name in ("release", "commit", "dirty", "code", "import_paths", "locks")},
+        "requires_python": source.requires_python,
+        "in_layer": bool(source.requirement),
+        "layers": layers,
+        "time": git(source.directory, "show", "--no-patch", "--format=%cI", source.commit).strip()
+        if source.commit
+        else "",
+    }
+    write_record(cache, record)
+    if artifact_path:
+        write_artifact(artifact_path, release, cache, index, builder)
+    if made and cache_mb:
+        bound(cache, cache_mb << 20, began)
+    return result
+
+
+def pack(source: Source, names: list[str], lock: Lock, cache: Path, index: Index) -> tuple[bytes, list[str]]:
+    """The code of a release, uncompressed, and the directories of it that belong on ``sys.path``."""
+    if source.requirement:
+        note = f"{source.requirement}\n".encode()
+        return make_archive(source, [], {"requirement.txt": (note, 0o644)}), ["."]
+    archive = make_archive(source, names)
+    added = complete(source, names, archive, cache, index)
+    if not added:
+        return archive, source.import_paths
+    paths = [*source.import_paths, *([INSTALLED] if any(name.startswith(INSTALLED) for name in added) else [])]
+    return make_archive(source, names, added), paths
 
 
 def check_python(source: Source, platforms: list[Platform]) -> None:
@@ -79,27 +147,37 @@ def check_python(source: Source, platforms: list[Platform]) -> None:
         )
 
 
-def build_layer(exported: str, platform: Platform, cache: Path, index: Index, made: list[str]) -> dict[str, Any]:
-    """The wheels of a lock for a platform, in one archive."""
-    requirements = requirements_for(exported, platform)
+def build_layer(
+    chosen: list[Pin], platform: Platform, cache: Path, index: Index, made: list[str], own: Path | None = None
+) -> dict[str, Any]:
+    """The wheels of a lock for a platform, in one archive.
+
+    :param own: wheel of the app itself, when that is the source.
+    """
+    if own:
+        if not platform.takes(own.name):
+            raise BuildError(f"forge_source: {own.name} does not run on {platform}.")
+        name, version = own.name.split("-")[:2]
+        requirement = Requirement(f"{name.replace('_', '-')}=={version}")
+        chosen = [*chosen, Pin(requirement, (f"sha256:{file_digest(own)}",))]
+    requirements = "".join(map(str, sorted(chosen, key=lambda pin: str(pin).lower())))
     layer = f"{digest(requirements.encode(), platform.key.encode())[:ID_LENGTH]}-py{platform.minor}"
     path = cache / "layers" / f"{layer}.tar"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            listed = Path(scratch) / "requirements.txt"
-            listed.write_text(requirements, encoding="utf-8")
-            chosen = Path(scratch) / "wheels"
-            chosen.mkdir()
-            if requirements:
-                fetch_wheels(listed, chosen, platform, index)
-            keep(path, archive_layer(requirements, chosen), made)
-    installer = fetch_installer(cache / "tools", platform, index)
+            wheels = Path(scratch) / "wheels"
+            wheels.mkdir()
+            if own:
+                shutil.copy(own, wheels)
+            installed = gather_wheels(chosen, wheels, platform, cache, index)
+            keep(path, archive_layer("".join(map(str, installed)), wheels), made)
+    installer = fetch_installer(cache, platform, index)
     return {
         "layer": layer,
-        "blob": {"path": str(path), "sha256": file_digest(path)},
+        "blob": {"path": str(used(path)), "sha256": file_digest(path)},
         "installer": {"path": str(installer), "sha256": file_digest(installer)},
-        "packages": sum(not line.startswith(" ") for line in requirements.splitlines()),
+        "packages": len(chosen),
     }
 
 
@@ -113,28 +191,3 @@ def archive_layer(requirements: str, wheels: Path) -> bytes:
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def keep(path: Path, content: bytes, made: list[str]) -> dict[str, str]:
-    """Put into the cache what is not there; a killed build leaves no half of a file."""
-    if not path.is_file():
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as handle:
-                temporary = handle.name
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.rename(temporary, path)
-        except OSError as error:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
-            raise BuildError(f"Could not write {path}: {error.strerror}.") from None
-        made.append(path.name)
-    return {"path": str(path), "sha256": file_digest(path)}
-
-
-def file_digest(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,216 +1,361 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""From a project's lock to the wheels that one target platform needs."""
+"""From whatever says what an app depends on, to requirements with versions, hashes and markers."""
 
 from __future__ import annotations
 
-import gzip
-import os
 import re
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from .errors import BuildError
+from .files import digest, keep
+from .index import Index, without_secrets
+from .platform import Platform, release
 from .source import Source
 
-
-@dataclass(frozen=True)
-class Platform:
-    """What an artifact is built for."""
-
-    python: str  # full version, such as 3.11.2
-    machine: str  # such as x86_64
-    glibc: str  # such as 2.36
-    hosts: tuple[str, ...] = field(default=(), compare=False)
-
-    @property
-    def minor(self) -> str:
-        return ".".join(self.python.split(".")[:2])
-
-    @property
-    def key(self) -> str:
-        """Names the platform: hosts with the same key share an artifact."""
-        return f"py{self.minor}-{self.machine}-glibc{self.glibc}"
-
-    def markers(self) -> dict[str, str]:
-        """Environment markers of the platform (PEP 508)."""
-        return {
-            "implementation_name": "cpython",
-            "implementation_version": self.python,
-            "os_name": "posix",
-            "platform_machine": self.machine,
-            "platform_python_implementation": "CPython",
-            "platform_release": "",
-            "platform_system": "Linux",
-            "platform_version": "",
-            "python_full_version": self.python,
-            "python_version": self.minor,
-            "sys_platform": "linux",
-            "extra": "",
-        }
-
-    def tags(self) -> list[str]:
-        """Platform tags a wheel may have, best first (PEP 600: any glibc up to the host's own)."""
-        major, minor = (int(part) for part in self.glibc.split("."))
-        tags = [f"manylinux_{major}_{n}_{self.machine}" for n in range(minor, 4, -1)]
-        tags += [f"{name}_{self.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
-        return tags
-
-
-def find_uv() -> str:
-    """Path of uv: beside the Python that runs Ansible, or on PATH.
-
-    :raises BuildError: when there is none.
-    """
-    for path in (os.path.join(os.path.dirname(sys.executable), "uv"), shutil.which("uv")):
-        if path and os.access(path, os.X_OK):
-            return path
-    raise BuildError("The controller has no uv: install it beside Ansible (pip install uv).")
+# What each server needs, and what of it the app's own lock must meet.
+SERVERS = {
+    "gunicorn": {"gunicorn": "", "uvicorn": "", "uvicorn-worker": ""},
+    "gunicorn-asgi": {"gunicorn": ">=25.1"},
+    "uvicorn": {"uvicorn": ""},
+}
+OPTION = re.compile(r"^(-r|--requirement|-c|--constraint)[ =]*(\S+)")
 
 
 @dataclass(frozen=True)
-class Index:
-    """Where packages come from."""
+class Lock:
+    """Requirements with hashes and markers."""
 
-    url: str = ""
-    ca_bundle: str = ""
-
-    def environment(self) -> dict[str, str]:
-        """Environment for uv and pip. Credentials travel here, never on a command line."""
-        environment = dict(os.environ)
-        for name in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH"):
-            environment.pop(name, None)
-        environment["UV_PYTHON_DOWNLOADS"] = "never"
-        if self.url:
-            environment["UV_DEFAULT_INDEX"] = environment["PIP_INDEX_URL"] = self.url
-        if self.ca_bundle:
-            environment["SSL_CERT_FILE"] = environment["PIP_CERT"] = self.ca_bundle
-        return environment
+    text: str
+    path: Path
+    note: str = ""  # for the user, when the lock was made just now
 
 
-def export_lock(source: Source, index: Index) -> str:
-    """The project's lock as requirements with hashes and markers, its development groups left out.
+def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], cache: Path, index: Index) -> Lock:
+    """The lock of a source: its own, or one that is made now and kept until what it was made of changes.
 
-    :raises BuildError: when there is no lock, or it is out of date.
+    :raises BuildError: one sentence.
     """
-    if not (source.directory / "uv.lock").is_file():
-        raise BuildError(f"{source.directory} has no uv.lock: run 'uv lock' there and commit it.")
-    command = [
-        find_uv(), "export", "--quiet", "--locked", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate",
-        "--format", "requirements.txt", "--project", str(source.directory),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env=index.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    if source.requirement:
+        return compile_lock(source, source.requirement_lines(), [], platforms, cache, index)
+    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml")
+    if found is None:
+        raise BuildError(
+            f"forge_source: {source.directory} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml, "
+            "so nothing says what the app depends on."
+        )
+    if found.name == "uv.lock":
+        return export_lock(source, found, extras, cache, index)
+    if found.name == "pylock.toml":
+        return keep_lock(cache, read_pylock(found))
+    if found.name == "requirements.txt":
+        text = found.read_text(encoding="utf-8")
+        if all_hashed(text):
+            return keep_lock(cache, text)
+        return compile_lock(source, text, included(found), platforms, cache, index, found)
+    text = found.read_text(encoding="utf-8")
+    return compile_lock(source, text, [found], platforms, cache, index, found, extras)
+
+
+def keep_lock(cache: Path, text: str) -> Lock:
+    path = cache / "locks" / f"{digest(text.encode())[:16]}.txt"
+    keep(path, text.encode(), [])
+    return Lock(text, path)
+
+
+def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path, index: Index) -> Lock:
+    """The project's ``uv.lock`` as requirements, its development groups left out.
+
+    :raises BuildError: when it is out of date, or cannot be read.
+    """
+    told = [path.read_bytes() for path in sorted({found, *found.parent.glob("**/pyproject.toml")}) if belongs(path)]
+    path = (
+        cache
+        / "locks"
+        / f"{digest(str(source.directory.relative_to(found.parent)).encode(), *map(str.encode, extras), *told)[:16]}.txt"
     )
+    if path.is_file():
+        return Lock(path.read_text(encoding="utf-8"), path)
+    command = [
+        "export", "--quiet", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate",
+        "--format", "requirements.txt", "--project", str(source.directory), *(f"--extra={extra}" for extra in extras),
+    ]  # fmt: skip
+    done = index.uv(*command, "--locked")
+    outdated = "needs to be updated" in done.stderr
+    if done.returncode != 0 and not outdated and re.search(r"[Ii]nterpreter|requires-python|Python [>=<]", done.stderr):
+        # The controller has no Python that the project accepts; reading the lock as it stands needs none.
+        outdated = is_outdated(source.project, found)
+        done = done if outdated else index.uv(*command, "--frozen")
+    if outdated:
+        raise BuildError(f"{found} is out of date: run 'uv lock' there and commit it.")
     if done.returncode != 0:
-        words = done.stderr.strip()
-        if "needs to be updated" in words:
-            raise BuildError(f"{source.directory / 'uv.lock'} is out of date: run 'uv lock' there and commit it.")
-        raise BuildError(f"uv could not read the lock of {source.directory}: {words}")
+        raise BuildError(f"uv could not read the lock of {source.directory}: {done.stderr.strip()}")
+    keep(path, done.stdout.encode(), [])
+    return Lock(done.stdout, path)
+
+
+def belongs(path: Path) -> bool:
+    return not {".venv", "venv", "node_modules", ".git"}.intersection(path.parts)
+
+
+def is_outdated(project: dict[str, Any], found: Path) -> bool:
+    """Does a ``uv.lock`` know other dependencies of its project than ``pyproject.toml`` names?"""
+    locked = tomllib.loads(found.read_text(encoding="utf-8"))
+    about = project.get("project", {})
+    name = canonicalize_name(str(about.get("name", "")))
+    own: dict[str, Any] = next((each for each in locked.get("package", []) if each.get("name") == name), {})
+    known = {
+        (canonicalize_name(each["name"]), SpecifierSet(each.get("specifier", "")))
+        for each in own.get("metadata", {}).get("requires-dist", [])
+    }
+    optional = [each for group in about.get("optional-dependencies", {}).values() for each in group]
+    asked = [Requirement(each) for each in [*about.get("dependencies", []), *optional]]
+    needed = {(canonicalize_name(each.name), each.specifier) for each in asked}
+    return known != needed or SpecifierSet(locked.get("requires-python", "")) != SpecifierSet(
+        about.get("requires-python", "")
+    )
+
+
+def read_pylock(path: Path) -> str:
+    """A ``pylock.toml`` (PEP 751) as requirements with hashes.
+
+    :raises BuildError: when it cannot be read.
+    """
+    try:
+        packages = tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
+        lines = []
+        for package in packages:
+            files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+            if not files or "version" not in package:
+                raise BuildError(f"{path}: {package['name']} is not a release of a package.")
+            marker = f" ; {package['marker']}" if package.get("marker") else ""
+            hashes = "".join(f" \\\n    --hash=sha256:{each['hashes']['sha256']}" for each in files)
+            lines.append(f"{package['name']}=={package['version']}{marker}{hashes}\n")
+        return "".join(lines)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise BuildError(f"{path} cannot be read as a lock (PEP 751): {error}.") from None
+
+
+def statements(text: str) -> Iterator[str]:
+    """Lines of a requirements file: continued ones joined, comments and blank ones left out."""
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        line = re.sub(r"(^|\s)#.*$", "", line).strip()
+        if line:
+            yield line
+
+
+def all_hashed(text: str) -> bool:
+    """Is every requirement of a file locked with a hash? Then the file is a lock."""
+    lines = list(statements(text))
+    asked = [line for line in lines if not line.startswith("-")]
+    return bool(asked) and all("--hash=" in line for line in asked) and not any(map(OPTION.match, lines))
+
+
+def included(path: Path) -> list[Path]:
+    """A requirements file and those that it includes.
+
+    :raises BuildError: when one is not there.
+    """
+    found: list[Path] = []
+    waiting = [path]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        if not path.is_file():
+            raise BuildError(f"forge_source: there is no {path}, which the requirements include.")
+        found.append(path)
+        for line in statements(path.read_text(encoding="utf-8")):
+            named = OPTION.match(line)
+            if named:
+                waiting.append(path.parent / named[2])
+    return found
+
+
+def compile_lock(
+    source: Source, text: str, inputs: list[Path], platforms: list[Platform], cache: Path, index: Index,
+    found: Path | None = None, extras: Sequence[str] = (),
+) -> Lock:  # fmt: skip
+    """Lock and hash what is not locked, for all platforms at once; kept until the input changes."""
+    oldest = min((platform.minor for platform in platforms), key=release)
+    pins = pins_of(source)
+    told = [text, pins, oldest, *extras, *(path.read_text(encoding="utf-8") for path in inputs)]
+    path = cache / "locks" / f"{digest(*map(str.encode, told))[:16]}.txt"
+    if path.is_file():
+        return Lock(path.read_text(encoding="utf-8"), path)
+    constraints = keep_lock(cache, pins).path if pins else None
+    compiled = resolve(
+        text, oldest, platforms, index, constraints=constraints, found=found, extras=extras, wheel=source.wheel
+    )
+    keep(path, compiled.encode(), [])
+    kept = "run 'uv lock' there" if found and found.name == "pyproject.toml" else "commit a copy as requirements.txt"
+    note = f"{found or source.requirement}: locked just now in {path}, which is used until its input changes"
+    return Lock(compiled, path, f"{note}; to keep it with the app, {kept}." if found else f"{note}.")
+
+
+def pins_of(source: Source) -> str:
+    """Versions of a lock that is not read otherwise: Poetry's or PDM's."""
+    found = source.find("poetry.lock", "pdm.lock")
+    if found is None:
+        return ""
+    versions: dict[str, set[str]] = {}
+    try:
+        for package in tomllib.loads(found.read_text(encoding="utf-8")).get("package", []):
+            if "source" not in package or package["source"].get("type") == "legacy":
+                versions.setdefault(package["name"], set()).add(package["version"])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        raise BuildError(f"{found} cannot be read: {error}.") from None
+    return "".join(f"{name}=={one}\n" for name, (one, *more) in sorted(versions.items()) if not more)
+
+
+def resolve(
+    text: str, oldest: str, platforms: list[Platform], index: Index, constraints: Path | None = None,
+    found: Path | None = None, extras: Sequence[str] = (), wheel: Path | None = None,
+) -> str:  # fmt: skip
+    """Let uv choose versions and hashes of requirements.
+
+    :raises BuildError: one sentence of why there is none.
+    """
+    done = index.uv(
+        "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate",
+        "--python-version", oldest, "--fork-strategy", "fewest", "--no-sources",
+        *(["--constraints", str(constraints)] if constraints else []),
+        *(f"--extra={extra}" for extra in extras),
+        *(["--no-emit-package", canonicalize_name(wheel.name.split("-")[0])] if wheel else []),
+        str(found) if found else "-",
+        text=text,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise BuildError(explain_uv(done.stderr, found, platforms))
     return done.stdout
 
 
-def requirements_for(exported: str, platform: Platform) -> str:
-    """The lines of exported requirements that a platform needs, without their markers.
+def explain_uv(words: str, found: Path | None, platforms: list[Platform]) -> str:
+    """uv's complaint as one sentence."""
+    words = " ".join(re.sub(r"^\s*[^\w\s(]*\s*(hint:)?", " ", words, flags=re.MULTILINE).split())
+    what = f"The dependencies of {found}" if found else "forge_source"
+    python = re.search(r"does not satisfy Python(\S+?)[, ]", words)
+    if python:
+        wanted = SpecifierSet(python[1])
+        short = [
+            f"{host} has {platform.python}"
+            for platform in platforms
+            if not wanted.contains(platform.python, prereleases=True)
+            for host in platform.hosts or (platform.key,)
+        ]
+        if short:
+            return f"The app needs Python {python[1]}, but {', '.join(short)}: set forge_python, or choose another version."
+    missing = re.search(r"Because (\S+) was not found in the package registry", words)
+    if missing:
+        return f"{what}: the package index has no {missing[1]}."
+    version = re.search(r"Because there is no version of (\S+)", words) or re.search(
+        r"only the following versions of (\S+)", words
+    )
+    if version:
+        return f"{what}: the package index has no release {version[1]}."
+    if re.search(r"error sending request|[Ff]ailed to fetch|dns error|client error", words):
+        return f"The package index cannot be reached (forge_build_index_url, forge_build_ca_bundle): {words[-600:]}"
+    return f"{what} could not be locked: {words[-1500:]}"
 
-    :raises BuildError: for a dependency without a hash, or one that is not a release of a package.
+
+@dataclass(frozen=True)
+class Pin:
+    """A line of a lock."""
+
+    requirement: Requirement
+    hashes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return canonicalize_name(self.requirement.name)
+
+    @property
+    def version(self) -> str:
+        return next((each.version for each in self.requirement.specifier if each.operator in ("==", "===")), "")
+
+    def __str__(self) -> str:
+        options = "".join(f" \\\n    --hash={value}" for value in sorted(self.hashes))
+        return f"{self.requirement.name}{self.requirement.specifier}{options}\n"
+
+
+def pins(text: str) -> Iterator[Pin]:
+    """Each requirement of a lock.
+
+    :raises BuildError: for a dependency that is not a release of a package.
     """
-    chosen = []
-    for line in re.sub(r"\\\n", " ", exported).splitlines():
-        line = line.strip()
-        if not line or line.startswith("#"):
+    for line in statements(text):
+        if line.startswith(("--index-url", "-i ", "--extra-index-url", "--find-links", "-f ", "--require-hashes",
+                            "--trusted-host", "--only-binary", "--no-binary", "--prefer-binary", "--pre")):  # fmt: skip
             continue
-        text, *hashes = line.split(" --hash=")
+        words, *hashes = re.split(r"\s--hash[= ]", line)
         try:
-            requirement = Requirement(text.strip())
+            requirement = Requirement(words.strip())
         except InvalidRequirement:
             requirement = None
         if requirement is None or requirement.url:
-            raise BuildError(f"The lock holds {text.strip()!r}, which is not a release of a package.")
-        if not hashes:
-            raise BuildError(f"The lock has no hash for {requirement.name}: only hashed releases are installed.")
-        if requirement.marker is None or requirement.marker.evaluate(platform.markers()):
-            options = "".join(f" \\\n    --hash={value.strip()}" for value in sorted(hashes))
-            chosen.append(f"{requirement.name}{requirement.specifier}{options}\n")
-    return "".join(sorted(chosen, key=str.lower))
+            raise BuildError(f"The lock holds {without_secrets(words.strip())!r}, which is not a release of a package.")
+        yield Pin(requirement, tuple(each.strip() for each in hashes))
 
 
-def fetch_wheels(requirements: Path, destination: Path, platform: Platform, index: Index) -> None:
-    """Download the wheels of a platform, every one checked against its hash.
+def pins_for(text: str, platform: Platform) -> list[Pin]:
+    """What of a lock a platform needs, by name.
 
-    pip does it because uv cannot download for another platform (astral-sh/uv#3163).
-
-    :raises BuildError: naming the package that has no wheel for the platform, or whose hash differs.
+    :raises BuildError: for a dependency without a hash.
     """
-    command = [
-        find_uv(), "run", "--quiet", "--no-project", "--isolated", "--with", "pip", "python", "-m", "pip", "download",
-        "--quiet", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input",
-        "--require-hashes",
-        "--requirement", str(requirements), "--dest", str(destination),
-        *pip_target(platform),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env=index.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise BuildError(explain_pip(done.stderr, platform))
+    chosen = []
+    for pin in pins(text):
+        if not pin.hashes:
+            raise BuildError(f"The lock has no hash for {pin.requirement.name}: only hashed releases are installed.")
+        if pin.requirement.marker is None or pin.requirement.marker.evaluate(platform.markers()):
+            chosen.append(pin)
+    return sorted(chosen, key=lambda pin: str(pin).lower())
 
 
-def pip_target(platform: Platform) -> list[str]:
-    abi = "cp" + platform.minor.replace(".", "")
-    options = ["--implementation", "cp", "--python-version", platform.minor]
-    for tag in platform.tags():
-        options += ["--platform", tag]
-    return [*options, "--abi", abi, "--abi", "abi3", "--abi", "none"]
+def requirements_for(text: str, platform: Platform) -> str:
+    """The lines of a lock that a platform needs, without their markers."""
+    return "".join(map(str, pins_for(text, platform)))
 
 
-def explain_pip(words: str, platform: Platform) -> str:
-    """pip's complaint as one sentence."""
-    where = f"Python {platform.minor} on {platform.machine} with glibc {platform.glibc}"
-    if platform.hosts:
-        where += f" ({', '.join(platform.hosts)})"
-    unreachable = re.search(r"Retry\(total=0,.* broken by '(.*)': |problem confirming the ssl certificate: (.*)", words)
-    if unreachable:
-        cause = unreachable[1] or unreachable[2]
-        return f"The package index cannot be reached (forge_build_index_url, forge_build_ca_bundle): {cause}."
-    missing = re.search(r"No matching distribution found for (\S+)", words)
-    if missing:
-        return f"There is no wheel of {missing[1]} for {where}, or the index does not have that release."
-    if "DO NOT MATCH THE HASHES" in words:
-        package = re.search(r"^\s+(\S+==\S+|\S+) from ", words, re.MULTILINE)
-        return f"The index serves {package[1] if package else 'a package'} with another hash than the lock: not used."
-    return f"Could not download the dependencies for {where}: {words.strip()[-1500:]}"
+def add_server(
+    text: str, server: str, wanted: Sequence[str], platforms: list[Platform], cache: Path, index: Index
+) -> tuple[str, str]:
+    """What the server needs and a lock lacks, resolved with the lock as constraints.
 
-
-def fetch_installer(destination: Path, platform: Platform, index: Index) -> Path:
-    """The uv that installs layers on hosts: the controller's version, for the hosts' machine.
-
-    :returns: path of the executable, compressed.
-    :raises BuildError: when it cannot be had.
+    :param wanted: requirements from which what the server needs is taken.
+    :returns: a second lock, empty when nothing is missing, and its path.
+    :raises BuildError: when the lock has a version that the server cannot work with.
     """
-    version = subprocess.run([find_uv(), "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
-    packed = destination / f"uv-{version}-{platform.machine}.gz"
-    if packed.is_file():
-        return packed
-    destination.mkdir(parents=True, exist_ok=True)
-    staging = destination / f".{packed.name}.{os.getpid()}"
-    command = [
-        find_uv(), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(staging),
-        "--python-platform", f"{platform.machine}-unknown-linux-gnu", f"uv=={version}",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env=index.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    if server not in SERVERS:
+        raise BuildError(f"forge_server: {server!r} must be one of {', '.join(SERVERS)}.")
+    missing: dict[str, str] = {}
+    offered: dict[str, str] = {canonicalize_name(Requirement(each).name): each for each in wanted}
+    for platform in platforms:
+        have = {pin.name: pin.version for pin in pins_for(text, platform)}
+        for name, least in SERVERS[server].items():
+            if name not in have:
+                missing[name] = offered.get(name, name) if not least else f"{name}{least}"
+            elif least and Version(have[name]) not in SpecifierSet(least):
+                raise BuildError(f"forge_server: {server} needs {name} {least}, the app's lock has {have[name]}.")
+    if not missing:
+        return "", ""
+    constraints = "".join(
+        f"{pin.requirement.name}{pin.requirement.specifier}"
+        + (f" ; {pin.requirement.marker}" if pin.requirement.marker else "")
+        + "\n"
+        for pin in pins(text)
     )
-    try:
-        if done.returncode != 0:
-            raise BuildError(f"Could not get uv {version} for {platform.machine}: {done.stderr.strip()[-1000:]}")
-        executable = (staging / "bin" / "uv").read_bytes()
-        (staging / packed.name).write_bytes(gzip.compress(executable, compresslevel=6, mtime=0))
-        os.rename(staging / packed.name, packed)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return packed
+    asked = "".join(f"{each}\n" for each in missing.values())
+    oldest = min((platform.minor for platform in platforms), key=release)
+    path = cache / "locks" / f"{digest(constraints.encode(), asked.encode(), oldest.encode())[:16]}-server.txt"
+    if not path.is_file():
+        bounds = keep_lock(cache, constraints).path
+        keep(path, resolve(asked, oldest, platforms, index, constraints=bounds).encode(), [])
+    return path.read_text(encoding="utf-8"), str(path)

@@ -1,5 +1,5 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""Ask the app, on the controller and before any host is touched, whether it accepts its settings."""
+"""Ask the app, on the controller and before any host is touched, whether it loads with its settings."""
 
 from __future__ import annotations
 
@@ -8,71 +8,97 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
 from ...module_utils._private import app_check
 from ...module_utils._private.masking import mask, secrets_of
-from .build import ID_LENGTH
-from .lock import Index, export_lock, find_uv
-from .source import digest, open_source
+from .artifact import read_record
+from .files import digest, used
+from .index import Index
+from .platform import Platform, running
 
 LOAD_SECONDS = 60
 
 
 def check_settings(
-    source_directory: str, target: str, release: str, environment: dict[str, str], cache: Path, index: Index
+    target: str, release: str, environment: dict[str, str], cache: Path, index: Index
 ) -> tuple[list[str], str]:
-    """Load the app's settings with an environment, in an environment of its locked dependencies.
+    """Load an app that was built, with an environment, in an environment of its locked dependencies.
 
-    Only what its settings class refuses counts here: what else an app may need while it loads, such as a file, is
-    on the hosts, where the release is validated again.
+    Only what its settings class refuses counts here, and a target that is not there or no ASGI app: what else an app
+    may need while it loads, such as a file, is on the hosts, where the release is validated again.
 
     :param release: id of the release; what was accepted once is not asked again.
     :param environment: names, with their prefix, to values.
     :returns: problems, a sentence each and never with a value; and why it was not checked, empty when it was.
-    :raises BuildError: when there is no such source, or its lock is out of date.
     """
-    source = open_source(source_directory)
-    running = ".".join(map(str, sys.version_info[:3]))
-    if source.requires_python and running not in SpecifierSet(source.requires_python):
-        return [], f"the controller has Python {running}, the app needs {source.requires_python}"
+    record = read_record(cache, release)
+    requires = record["requires_python"]
+    if requires and running() not in SpecifierSet(requires):
+        return [], f"the controller has Python {running()}, the app needs {requires}"
     accepted = (
         cache / "accepted" / digest(release.encode(), target.encode(), repr(sorted(environment.items())).encode())
     )
     if accepted.is_file():
         return [], ""
-    exported = export_lock(source, index)
-    home = cache / "environments" / digest(exported.encode(), sys.executable.encode())[:ID_LENGTH]
-    problem = make_environment(home, exported, index)
+    home, problem = make_environment(record, cache, index)
     if problem:
         return [], problem
-    problems = load(home, source.directory, source.import_paths, target, environment)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        with tarfile.open(record["code"]["path"]) as code:
+            code.extractall(directory, filter="data")
+        problems = load(home, directory, record["import_paths"], target, environment)
     if not problems:
         accepted.parent.mkdir(parents=True, exist_ok=True)
         accepted.touch()
     return problems, ""
 
 
-def make_environment(home: Path, exported: str, index: Index) -> str:
-    """Install a lock for the controller; a finished one is kept. Returns why that failed, empty when it did not."""
+def make_environment(record: dict[str, Any], cache: Path, index: Index) -> tuple[Path, str]:
+    """Install a release's dependencies for the controller, from a layer that runs here or else from the lock.
+
+    :returns: its directory, and why that failed, empty when it did not.
+    """
+    here = Platform.here()
+    fitting = [
+        layer
+        for layer in record["layers"].values()
+        if here.runs(Platform(layer["python"], layer["machine"], layer["glibc"]))
+    ]
+    locks = [Path(lock).read_text(encoding="utf-8") for lock in record["locks"]]
+    told = fitting[0]["layer"] if fitting else "".join(locks)
+    home = cache / "environments" / digest(told.encode(), sys.executable.encode())[:12]
     if (home / ".complete").is_file():
-        return ""
+        used(home)
+        return home, ""
+    if not fitting and record.get("offline"):
+        return home, f"the artifact has no dependencies for the controller's Python {here.minor}"
     shutil.rmtree(home, ignore_errors=True)
-    uv = [find_uv(), "--no-config"]
-    options = {"env": index.environment(), "capture_output": True, "text": True, "check": False}
-    made = subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(home)], **options)  # type: ignore[call-overload]
+    made = index.uv("--no-config", "venv", "--quiet", "--python", sys.executable, str(home))
     if made.returncode == 0:
         command = [
-            *uv, "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), "--no-deps", "--require-hashes",
-            "--only-binary", ":all:", "--compile-bytecode", "--requirements", "-",
+            "--no-config", "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), "--no-deps",
+            "--require-hashes", "--only-binary", ":all:", "--compile-bytecode",
         ]  # fmt: skip
-        made = subprocess.run(command, input=exported, **options)  # type: ignore[call-overload]
+        if fitting:
+            with tempfile.TemporaryDirectory() as scratch:
+                with tarfile.open(fitting[0]["blob"]["path"]) as layer:
+                    layer.extractall(scratch, filter="data")
+                offline = ["--no-index", "--find-links", f"{scratch}/wheels"]
+                made = index.uv(*command, *offline, "--requirements", f"{scratch}/requirements.txt")
+        else:
+            listed = [part for lock in record["locks"] for part in ("--requirements", lock)]
+            made = index.uv(*command, *listed)
     if made.returncode != 0:
-        return f"its dependencies could not be installed on the controller: {made.stderr.strip()[-300:]}"
+        return home, f"its dependencies could not be installed on the controller: {made.stderr.strip()[-300:]}"
     (home / ".complete").touch()
-    return ""
+    return home, ""
 
 
 def load(home: Path, directory: Path, import_paths: list[str], target: str, environment: dict[str, str]) -> list[str]:
@@ -80,6 +106,7 @@ def load(home: Path, directory: Path, import_paths: list[str], target: str, envi
         "PATH": f"{home / 'bin'}:{os.defpath}",
         "PYTHONPATH": os.pathsep.join(str(directory / path) for path in import_paths),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(directory),
         **environment,
     }
     try:
@@ -90,7 +117,8 @@ def load(home: Path, directory: Path, import_paths: list[str], target: str, envi
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         return []
-    if not answer["settings"]:
+    if not answer["settings"] and not answer["target"]:
         return []
     secrets = secrets_of(environment)
-    return [mask(problem, secrets) for problem in answer["problems"] if "(on this machine)" not in problem]
+    problems = [mask(problem, secrets) for problem in answer["problems"] if "(on this machine)" not in problem]
+    return [*problems, *(["Set them in forge_environment."] if problems and answer["settings"] else [])]

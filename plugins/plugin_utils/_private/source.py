@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import subprocess
 import tarfile
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ NEVER_SUFFIX = (".pyc", ".pyo")
 
 @dataclass(frozen=True)
 class Source:
-    """A directory with an app in it."""
+    """Where the code of an app is: a directory with a project, or a requirement that an index answers."""
 
     directory: Path
     project: dict[str, Any]
     commit: str
     dirty: bool
+    top: Path | None = None  # of the source, when the app is in a sub-directory of it
+    requirement: str = ""
+    wheel: Path | None = None
 
     @property
     def requires_python(self) -> str:
@@ -40,25 +43,52 @@ class Source:
         """Directories, relative to the release, that belong on ``sys.path``."""
         return ["src", "."] if (self.directory / "src").is_dir() else ["."]
 
+    @property
+    def is_package(self) -> bool:
+        """Is the project made to be installed?"""
+        return "build-system" in self.project and self.project.get("tool", {}).get("uv", {}).get("package", True)
 
-def open_source(directory: str) -> Source:
+    def find(self, *names: str) -> Path | None:
+        """The first of some files that is there: in the app's directory, or above it within the source."""
+        for directory in (self.directory, *self.directory.parents):
+            for name in names:
+                if (directory / name).is_file():
+                    return directory / name
+            if directory == (self.top or self.directory):
+                break
+        return None
+
+    def requirement_lines(self) -> str:
+        """The requirement as uv reads it."""
+        if self.wheel:
+            return f"{self.requirement.split('==')[0]} @ {self.wheel.as_uri()}\n"
+        return f"{self.requirement}\n"
+
+
+def open_source(directory: str, sub: str = "", commit: str = "") -> Source:
     """Look at a source.
 
     :param directory: path of the app's project.
+    :param sub: directory within it that holds the app.
+    :param commit: known already: the directory is a fresh checkout of it.
     :raises BuildError: when there is no project at that path.
     """
-    path = Path(directory).expanduser()
-    if not path.is_dir():
-        raise BuildError(f"forge_source: there is no directory {path}.")
+    top = Path(directory).expanduser()
+    if not top.is_dir():
+        raise BuildError(f"forge_source: there is no directory {top}.")
+    top = top.resolve()
+    path = (top / sub).resolve()
+    if not path.is_relative_to(top) or not path.is_dir():
+        raise BuildError(f"forge_source_directory: {directory} has no directory {sub}.")
     pyproject = path / "pyproject.toml"
-    if not pyproject.is_file():
-        raise BuildError(f"forge_source: {path} has no pyproject.toml.")
     try:
-        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8")) if pyproject.is_file() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BuildError(f"forge_source: {pyproject} cannot be read: {error}.") from None
+    if commit:
+        return Source(path, project, commit, False, top)
     commit = git(path, "rev-parse", "HEAD").strip()
-    return Source(path.resolve(), project, commit, bool(commit and git(path, "status", "--porcelain", "--", ".")))
+    return Source(path, project, commit, bool(commit and git(path, "status", "--porcelain", "--", ".")), top)
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -114,9 +144,10 @@ def list_files(source: Source, exclude: list[str]) -> list[str]:
     )
 
 
-def make_archive(source: Source, names: list[str]) -> bytes:
+def make_archive(source: Source, names: list[str], added: Mapping[str, tuple[bytes, int]] = {}) -> bytes:
     """A tar archive that depends on names and contents alone, so that the same input is the same artifact.
 
+    :param added: further files, name to content and mode.
     :raises BuildError: for a link that leads out of the release, or a file that cannot be read.
     """
     buffer = io.BytesIO()
@@ -140,6 +171,10 @@ def make_archive(source: Source, names: list[str]) -> bytes:
             entry.size = len(content)
             entry.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
             archive.addfile(entry, io.BytesIO(content))
+        for name, (content, mode) in sorted(added.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
 
 
@@ -152,6 +187,8 @@ def check_target(source: Source, names: list[str], target: str) -> None:
     parts = module.split(".")
     if not colon or not attribute or not all(part.isidentifier() for part in parts):
         raise BuildError(f"forge_target: {target!r} must have the form package.module:app.")
+    if source.requirement:
+        return  # it is in the layer
     files = set(names)
     for root in source.import_paths:
         prefix = "" if root == "." else root + "/"
@@ -159,10 +196,3 @@ def check_target(source: Source, names: list[str], target: str) -> None:
         if f"{stem}.py" in files or f"{stem}/__init__.py" in files:
             return
     raise BuildError(f"forge_target: {source.directory} has no module {module}, which {target!r} names.")
-
-
-def digest(*parts: bytes) -> str:
-    hasher = hashlib.sha256()
-    for part in parts:
-        hasher.update(len(part).to_bytes(8, "big") + part)
-    return hasher.hexdigest()

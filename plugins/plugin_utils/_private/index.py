@@ -1,0 +1,98 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Where packages come from, and the tools that fetch them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import BuildError
+
+# Of the index alone; the rest is the argument_spec of the two action plugins that read them.
+INDEX_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "cache": {"type": "str", "required": True},
+    "index_url": {"type": "str", "default": "", "no_log": True},
+    "extra_index_urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "proxy": {"type": "str", "default": "", "no_log": True},
+    "ca_bundle": {"type": "str", "default": ""},
+}
+USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
+
+
+def without_secrets(words: str) -> str:
+    """Words with what stands before the host in any address left out."""
+    return USER_INFO.sub("***@", words)
+
+
+def find_uv() -> str:
+    """Path of uv: beside the Python that runs Ansible, or on PATH.
+
+    :raises BuildError: when there is none.
+    """
+    for path in (os.path.join(os.path.dirname(sys.executable), "uv"), shutil.which("uv")):
+        if path and os.access(path, os.X_OK):
+            return path
+    raise BuildError("The controller has no uv: install it beside Ansible (pip install uv).")
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where packages come from."""
+
+    url: str = ""
+    ca_bundle: str = ""
+    extra_urls: tuple[str, ...] = ()
+    proxy: str = ""
+
+    @classmethod
+    def given(cls, arguments: dict[str, Any]) -> Index:
+        """From the arguments that ``INDEX_ARGUMENTS`` names."""
+        extra = tuple(arguments["extra_index_urls"])
+        return cls(arguments["index_url"], arguments["ca_bundle"], extra, arguments["proxy"])
+
+    def environment(self) -> dict[str, str]:
+        """Environment for uv, pip and git. Credentials travel here, never on a command line."""
+        environment = dict(os.environ)
+        for name in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH"):
+            environment.pop(name, None)
+        environment["UV_PYTHON_DOWNLOADS"] = "never"
+        if self.url:
+            environment["UV_DEFAULT_INDEX"] = environment["PIP_INDEX_URL"] = self.url
+        if self.extra_urls:
+            environment["UV_INDEX"] = environment["PIP_EXTRA_INDEX_URL"] = " ".join(self.extra_urls)
+        if self.proxy:
+            for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+                environment[name] = environment[name.lower()] = self.proxy
+        if self.ca_bundle:
+            bundle = os.path.expanduser(self.ca_bundle)
+            for name in ("SSL_CERT_FILE", "PIP_CERT", "GIT_SSL_CAINFO"):
+                environment[name] = bundle
+        return environment
+
+    def run(
+        self, *command: str, cwd: Path | None = None, text: str | None = None, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a tool; what it complains about comes back without secrets."""
+        done = subprocess.run(
+            command, env={**self.environment(), **extra}, cwd=cwd, input=text if text is not None else "",
+            capture_output=True, text=True, errors="replace", check=False,
+        )  # fmt: skip
+        done.stderr = without_secrets(done.stderr)
+        return done
+
+    def uv(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.run(find_uv(), *arguments, **options)
+
+    def pip(self, *arguments: str, python: str = sys.executable, **options: Any) -> subprocess.CompletedProcess[str]:
+        """pip, where uv cannot do it: download for another platform (astral-sh/uv#3163), build a wheel of a release."""
+        return self.uv(
+            "run", "--quiet", "--no-project", "--isolated", "--python", python, "--with", "pip",
+            "python", "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check", "--no-input",
+            **options,
+        )  # fmt: skip

@@ -1,0 +1,160 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""From a lock to the wheels that one platform needs, every one checked against its hash."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from .errors import BuildError
+from .files import digest, file_digest, keep, used
+from .index import Index
+from .lock import Pin
+from .platform import Platform
+
+
+def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cache: Path, index: Index) -> list[Pin]:
+    """Put the wheels of a platform into a directory; a release that has none is built, once.
+
+    :returns: the same releases with the hashes of what is to be installed.
+    :raises BuildError: naming the package that has no wheel for the platform, or whose hash differs.
+    """
+    fetched, built = list(chosen), []
+    while fetched:
+        words = fetch_wheels(fetched, destination, platform, index)
+        if not words:
+            break
+        absent = re.search(r"No matching distribution found for ([A-Za-z0-9._-]+?)==", words)
+        found = [pin for pin in fetched if absent and pin.name == canonicalize_name(absent[1])]
+        if not found or is_unreachable(words):
+            raise BuildError(explain_pip(words, platform))
+        fetched.remove(found[0])
+        wheel = build_wheel(found[0], platform, cache, index)
+        shutil.copy(wheel, destination)
+        built.append(Pin(found[0].requirement, (f"sha256:{file_digest(wheel)}",)))
+    return sorted([*fetched, *built], key=lambda pin: str(pin).lower())
+
+
+def fetch_wheels(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> str:
+    """Download wheels. Returns pip's words when that failed."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listed:
+        listed.write("".join(map(str, chosen)))
+        listed.flush()
+        done = index.pip(
+            "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", listed.name,
+            "--dest", str(destination), "--find-links", str(destination), *pip_target(platform),
+        )  # fmt: skip
+    return "" if done.returncode == 0 else done.stderr or "pip failed"
+
+
+def pip_target(platform: Platform) -> list[str]:
+    abi = "cp" + platform.minor.replace(".", "")
+    options = ["--implementation", "cp", "--python-version", platform.minor]
+    for tag in platform.tags():
+        options += ["--platform", tag]
+    return [*options, "--abi", abi, "--abi", "abi3", "--abi", "none"]
+
+
+def is_unreachable(words: str) -> re.Match[str] | None:
+    return re.search(r"Retry\(total=0,.* broken by '(.*)': |problem confirming the ssl certificate: (.*)", words)
+
+
+def explain_pip(words: str, platform: Platform) -> str:
+    """pip's complaint as one sentence."""
+    unreachable = is_unreachable(words)
+    if unreachable:
+        cause = unreachable[1] or unreachable[2]
+        return f"The package index cannot be reached (forge_build_index_url, forge_build_ca_bundle): {cause}."
+    missing = re.search(r"No matching distribution found for (\S+)", words)
+    if missing:
+        return f"There is no wheel of {missing[1]} for {platform}, or the index does not have that release."
+    if "DO NOT MATCH THE HASHES" in words:
+        package = re.search(r"^\s+(\S+==\S+|\S+) from ", words, re.MULTILINE)
+        return f"The index serves {package[1] if package else 'a package'} with another hash than the lock: not used."
+    return f"Could not download the dependencies for {platform}: {words.strip()[-1500:]}"
+
+
+def build_wheel(pin: Pin, platform: Platform, cache: Path, index: Index) -> Path:
+    """The wheel of a release that has only its source: built on the controller when it will run on the platform.
+
+    :raises BuildError: when it cannot be built here.
+    """
+    shelf = cache / "built" / digest(str(pin).encode(), platform.minor.encode(), platform.machine.encode())[:16]
+    here = Platform.here()
+    for wheel in shelf.glob("*.whl"):
+        if platform.takes(wheel.name, here):
+            used(shelf)
+            return wheel
+    python = index.uv("python", "find", "--no-project", platform.minor)
+    interpreter = python.stdout.strip() if python.returncode == 0 else sys.executable
+    builder = Platform(platform.python if python.returncode == 0 else here.python, here.machine, here.glibc)
+    with tempfile.TemporaryDirectory() as scratch:
+        listed = Path(scratch) / "requirements.txt"
+        listed.write_text(str(pin), encoding="utf-8")
+        done = index.pip(
+            "wheel", "--no-deps", "--no-binary", pin.name, "--require-hashes", "--requirement", str(listed),
+            "--wheel-dir", str(Path(scratch) / "out"),
+            python=interpreter, SOURCE_DATE_EPOCH="315532800",
+        )  # fmt: skip
+        if done.returncode != 0:
+            if re.search(r"No matching distribution found|DO NOT MATCH THE HASHES", done.stderr):
+                raise BuildError(explain_pip(done.stderr, platform))
+            raise BuildError(
+                f"There is no wheel of {pin.requirement} for {platform}, and building it on the controller failed: "
+                f"{' '.join(done.stderr.split())[-600:]}"
+            )
+        made = next((Path(scratch) / "out").glob("*.whl"))
+        if not platform.takes(made.name, builder):
+            raise BuildError(
+                f"There is no wheel of {pin.requirement} for {platform}, and one built on the controller ({builder}) "
+                "would not run there: build on a machine like those hosts, or put such a wheel into "
+                "an index that forge_build_extra_index_urls names."
+            )
+        keep(shelf / made.name, made.read_bytes(), [])
+    return shelf / made.name
+
+
+def fetch_installer(cache: Path, platform: Platform, index: Index) -> Path:
+    """The uv that installs layers on hosts: the controller's version, for the hosts' machine, checked by hash.
+
+    :returns: path of the executable, compressed.
+    :raises BuildError: when it cannot be had, or is not what was fetched first.
+    """
+    version = index.uv("--version").stdout.split()[1]
+    shelf = cache / "tools"
+    packed = shelf / f"uv-{version}-{platform.machine}.gz"
+    locked = shelf / f"{packed.name}.sha256"
+    if packed.is_file() and locked.is_file():
+        if file_digest(packed) != locked.read_text(encoding="ascii").strip():
+            raise BuildError(f"{packed} was changed since it was fetched: delete it and run again.")
+        used(locked)
+        return used(packed)
+    asked = f"uv=={version}\n"
+    hashed = index.uv(
+        "pip", "compile", "--quiet", "--no-deps", "--universal", "--generate-hashes", "--no-header", "-", text=asked
+    )
+    shelf.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shelf) as scratch:
+        done = hashed
+        if hashed.returncode == 0:
+            listed = Path(scratch) / "requirements.txt"
+            listed.write_text(hashed.stdout, encoding="utf-8")
+            done = index.uv(
+                "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes",
+                "--target", f"{scratch}/uv", "--python-platform", f"{platform.machine}-unknown-linux-gnu",
+                "--requirements", str(listed),
+            )  # fmt: skip
+        if done.returncode != 0:
+            raise BuildError(f"Could not get uv {version} for {platform.machine}: {done.stderr.strip()[-1000:]}")
+        content = gzip.compress((Path(scratch) / "uv" / "bin" / "uv").read_bytes(), compresslevel=6, mtime=0)
+    packed.unlink(missing_ok=True)
+    kept = keep(packed, content, [])
+    locked.unlink(missing_ok=True)
+    keep(locked, f"{kept['sha256']}\n".encode(), [])
+    return packed
