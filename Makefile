@@ -1,11 +1,11 @@
-# make demo | test | check | bench-swap | clean
+# make demo | test | check | bench-swap | test-apps | clean
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check test bench-swap clean
+.PHONY: help setup lab demo check test bench-swap test-apps clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ test: lab ## everything
 
 bench-swap: lab ## releases under load, against restart, HUP and the stock worker (12 minutes)
 	@python tests/bench/swap.py; rc=$$?; $(LAB) clean --set swap; exit $$rc
+
+test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
+	@tests/apps/run
 
 clean: ## remove every node, network, image and temporary file of ours
 	@[ ! -x $(LAB) ] || $(LAB) clean
