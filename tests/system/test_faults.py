@@ -340,6 +340,8 @@ def test_full_disk_stops_the_candidate_before_it_starts(fleet: Fleet, pair: tupl
             cp -a /srv/. /mnt/small; mount --move /mnt/small /srv || { mount --bind /mnt/small /srv; }
             systemctl start forge""")  # fmt: skip
         fleet.until(lambda: fleet.get(NODE, "/healthz").status_code == 200)
+    else:
+        fleet.on(NODE, "mount -o remount,size=4m /run")
     try:
         with serving(fleet, f"{place} is full", WITHOUT_DATABASE) as row:
             fleet.on(NODE, f"dd if=/dev/zero of={place}/filling bs=64k 2>/dev/null || true")
@@ -351,7 +353,7 @@ def test_full_disk_stops_the_candidate_before_it_starts(fleet: Fleet, pair: tupl
         assert fleet.live(NODE) == before
         assert not roll_out(fleet, new).get("failed"), "there is room again"
     finally:
-        fleet.on(NODE, f"rm -f {place}/filling")
+        fleet.on(NODE, f"rm -f {place}/filling; mount -o remount,size=1g /run")
         if place == "/srv":
             fleet.on(NODE, """
                 systemctl stop forge 'forge@*.service'
