@@ -186,7 +186,7 @@ class Tool:
         """Variables of the rivals."""
         return {
             "service": self.name,
-            "port": self.port,
+            "listen_port": self.port,
             "workers": self.workers,
             "greeting": state.greeting,
             "code": str(self.app.code),
@@ -236,6 +236,7 @@ class Mitogen(Ansible):
         self.environment["PYTHONPATH"] = str(package)
         self.environment["ANSIBLE_STRATEGY_PLUGINS"] = str(package / "ansible_mitogen" / "plugins" / "strategy")
         self.environment["ANSIBLE_STRATEGY"] = "mitogen_linear"
+        self.environment["ANSIBLE_HOST_KEY_CHECKING"] = "false"  # as the lab's SSH options, which it does not read
 
 
 class Ours(Ansible):

@@ -6,9 +6,9 @@ from pyinfra.operations.util import any_changed
 
 config.SUDO = True
 
-name, port = host.data.service, host.data.port
+name, port = host.data.service, host.data.listen_port
 home = f"/srv/{name}"
-data = {key: host.data.get(key) for key in ("service", "port", "workers", "greeting")}
+data = {key: host.data.get(key) for key in ("service", "listen_port", "workers", "greeting")}
 
 apt.packages(packages=["python3-venv"], update=True, cache_time=86400)
 server.group(group=name, system=True)
