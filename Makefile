@@ -5,10 +5,10 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check test clean
+.PHONY: help setup lab demo check test bench-converge bench-serve clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## install the tools into .venv
 	@tests/setup
@@ -24,6 +24,12 @@ check: setup ## lint and unit tests
 
 test: lab ## everything
 	@tests/all
+
+bench-converge: lab ## how long deploys take, beside plain Ansible, Mitogen and pyinfra
+	@python3 tests/bench/converge.py --plot $(BENCH)
+
+bench-serve: setup ## how fast the app is served, beside bare Gunicorn and others
+	@python3 tests/bench/serve.py $(BENCH)
 
 clean: ## remove every node, network, image and temporary file of ours
 	@[ ! -x $(LAB) ] || $(LAB) clean

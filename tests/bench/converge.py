@@ -1,10 +1,10 @@
 """How long this collection, plain Ansible, Ansible with Mitogen, and pyinfra take for the same work on the same nodes.
 
-usage: converge.py [--hosts 1,10,30] [--reps N] [--tools ours,pyinfra] [--works nothing,code] [--keep]
+usage: converge.py [--hosts 1,10,30] [--reps N] [--tools ours,pyinfra] [--works nothing,code] [--keep] [--plot]
 
 All serve the same app from the same nodes, each on its own port, so that their runs can alternate: A B C D, A B C D.
 A run begins with no open connection, and ends when every host answers with the version and the setting it should have.
-For first provisions the nodes are made anew. Prints a table; writes build/bench/converge.json and docs/converge.svg.
+For first provisions the nodes are made anew. Prints a table; writes build/bench/converge.json, and with --plot docs/converge.svg.
 
 Wall and CPU are of the controller, SSH included (measured.py). Calls are the SSH sessions, commands and file transfers,
 that sshd on the hosts says it has started; Mitogen sends its calls through one session, so there they say little. Bytes
@@ -39,6 +39,7 @@ LAB = REPOSITORY / "tests" / "lab" / "lab"
 BENCH = REPOSITORY / "build" / "bench"
 WORK = Path(tempfile.gettempdir()) / "forge-bench"  # not below the repository: git ignores what is in build
 UV = REPOSITORY / "build" / "uv" / "bin" / "uv"
+MATPLOTLIB = "matplotlib==3.11.1"
 TABLE = "forge_bench"  # of nftables
 
 PORTS = {"ours": 8000, "ansible": 8001, "mitogen": 8002, "pyinfra": 8003}
@@ -394,9 +395,6 @@ class Bench:
             self.results.write()
         return True
 
-    def fresh(self, tool: Tool) -> None:
-        self.nodes.fresh()
-
     def provision(self, repetitions: int) -> None:
         """First provisions, of nodes made anew before each. Ours once with nothing built before, and once again."""
         for _ in range(repetitions):
@@ -498,6 +496,7 @@ def main() -> int:
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--works", default=",".join(WORKS))
     parser.add_argument("--set", default="bench", help="name of the lab's set")
+    parser.add_argument("--plot", action="store_true", help="draw docs/converge.svg")
     parser.add_argument("--keep", action="store_true", help="leave the nodes")
     given = parser.parse_args()
     tools, works = given.tools.split(","), given.works.split(",")
@@ -527,6 +526,9 @@ def main() -> int:
     results.write()
     shutil.rmtree(WORK, ignore_errors=True)
     print_table(results.table())
+    if given.plot:
+        run(UV, "run", "--quiet", "--no-project", "--with", MATPLOTLIB, HERE / "plot.py", BENCH / "converge.json",
+            REPOSITORY / "docs" / "converge.svg")  # fmt: skip
     return 1 if "ours" in results.left_out else 0
 
 

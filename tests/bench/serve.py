@@ -60,6 +60,10 @@ class Server:
             found += [] if below else [pid]
         return [pid for pid in found if "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()]
 
+    def cpu(self) -> float:
+        """CPU seconds that the workers have used."""
+        return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9 for pid in self.workers())
+
     def memory_mb(self) -> float:
         """PSS of a worker: what it shares with others counts in part."""
         sizes = []
@@ -185,15 +189,21 @@ def as_systemd(port: str, private: str, command: list[str]) -> None:
 
 
 def load(server: Server, seconds: float, cpus: list[int], connections: int = 64) -> dict[str, float]:
-    """What wrk measures: answers a second and latency."""
+    """What wrk measures, answers a second and latency; and the workers' CPU time for an answer."""
+    before = server.cpu()
     command = ["taskset", "--cpu-list", ",".join(map(str, cpus)), "wrk", "--latency", "--threads", "1"]
     output = run(*command, "--connections", str(connections), "--duration", f"{seconds:g}s", server.url)
     if "Non-2xx" in output or "Socket errors" in output:
         raise SystemExit(f"bench: wrk saw errors:\n{output}")
     rate = re.search(r"Requests/sec: +([\d.]+)", output)
     tail = re.search(r"99% +([\d.]+)(us|ms|s)", output)
-    assert rate and tail, output
-    return {"rps": float(rate[1]), "p99_ms": float(tail[1]) * {"us": 0.001, "ms": 1, "s": 1000}[tail[2]]}
+    answered = re.search(r"(\d+) requests in", output)
+    assert rate and tail and answered, output
+    return {
+        "rps": float(rate[1]),
+        "p99_ms": float(tail[1]) * {"us": 0.001, "ms": 1, "s": 1000}[tail[2]],
+        "cpu_us": (server.cpu() - before) * 1e6 / int(answered[1]),
+    }
 
 
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:
@@ -216,7 +226,7 @@ def ratio(bench: Bench, workers: int, rounds: int, seconds: float, client: list[
                 runs[name].append(load(server, seconds, client))
         result: dict[str, object] = {"workers": workers, "ours": medians(runs["ours"]), "bare": medians(runs["bare"])}
         # of pairs, as the machine's speed changes from minute to minute
-        for figure in ("rps", "p99_ms"):
+        for figure in ("rps", "p99_ms", "cpu_us"):
             pairs = [mine[figure] / theirs[figure] for mine, theirs in zip(runs["ours"], runs["bare"], strict=True)]
             result[f"{figure}_ratio_of_medians"] = round(
                 statistics.median(each[figure] for each in runs["ours"])
@@ -315,9 +325,9 @@ def show(result: dict[str, object]) -> None:
     for name in ("ratio_of_one_worker", "ratio"):
         if isinstance(found := result.get(name), dict):
             print(f"{name}: throughput {found['rps_ratio']} {found['rps_ratio_quartiles']}, p99 {found['p99_ms_ratio']} "
-                  f"{found['p99_ms_ratio_quartiles']}  (ours to bare Gunicorn, {found['workers']} workers; median and quartiles of pairs)")
+                  f"{found['p99_ms_ratio_quartiles']}, CPU of an answer {found['cpu_us_ratio']}  (ours to bare Gunicorn, {found['workers']} workers; median and quartiles of pairs)")
             for kind in ("ours", "bare"):
-                print(f"  {kind:14} {found[kind]['rps']:8.0f} rps  p99 {found[kind]['p99_ms']:7.2f} ms")
+                print(f"  {kind:14} {found[kind]['rps']:8.0f} rps  p99 {found[kind]['p99_ms']:7.2f} ms  {found[kind]['cpu_us']:6.1f} us of CPU")
     if isinstance(found := result.get("sizing"), dict):
         print(f"sizing: {found['policy']['count']} workers ({found['policy']['reason']}) serve {found['policy_to_best']} of {found['best']} workers, the best")
         for count, row in found["by_workers"].items():
