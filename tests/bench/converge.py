@@ -1,6 +1,6 @@
 """How long this collection, plain Ansible, Ansible with Mitogen, and pyinfra take for the same work on the same nodes.
 
-usage: converge.py [--hosts 1,10,30] [--reps N] [--tools ours,pyinfra] [--works nothing,code] [--keep] [--plot]
+usage: converge.py [--hosts 1,10,30] [--reps N] [--tools ours,pyinfra] [--works nothing,code] [--full] [--plot] [--keep]
 
 All serve the same app from the same nodes, each on its own port, so that their runs can alternate: A B C D, A B C D.
 A run begins with no open connection, and ends when every host answers with the version and the setting it should have.
@@ -19,6 +19,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,7 @@ HERE = Path(__file__).parent
 RIVALS = HERE / "rivals"
 LAB = REPOSITORY / "tests" / "lab" / "lab"
 BENCH = REPOSITORY / "build" / "bench"
+LOGS = BENCH / "logs"
 WORK = Path(tempfile.gettempdir()) / "forge-bench"  # not below the repository: git ignores what is in build
 UV = REPOSITORY / "build" / "uv" / "bin" / "uv"
 MATPLOTLIB = "matplotlib==3.11.1"
@@ -47,6 +49,7 @@ TOOLS = (*PORTS, "floor")
 WORKS = ("provision", "nothing", "code", "setting", "rollback")
 LARGE = 20  # from so many hosts on one worker each, and only these works:
 WORKS_OF_LARGE = ("nothing", "code")
+MAIN_WORKS = ("nothing", "code")  # fewer repetitions of others on a fleet, as they take minutes
 NODE_MB, WORKER_MB, RESERVE_MB = 150, 70, 4096
 
 
@@ -107,6 +110,23 @@ class Nodes:
         """SSH sessions that the hosts have started since they were made."""
         script = "journalctl --sync; journalctl -q -o cat -t sshd -t sshd-session | grep -c '^Starting session' || :"
         return sum(int(count) for count in self.on_all(script))
+
+    def first(self) -> Nodes:
+        node = next(iter(self.addresses))
+        return Nodes(self.name, 1, {node: self.addresses[node]}, {node: self.variables[node]})
+
+    def share(self, *paths: str) -> None:
+        """Give every node what the first has."""
+        first, *others = self.addresses
+        enter = [*as_root("podman", "exec", "--interactive")]
+        packed = subprocess.run(
+            [*enter, self.container(first), "tar", "-cf-", "-C/", *paths], capture_output=True, check=True
+        )
+        for node in others:
+            subprocess.run([*enter, self.container(node), "tar", "-xf-", "-C/"], input=packed.stdout, check=True)
+
+    def container(self, node: str) -> str:
+        return f"forge-lab-{self.name}-{node}"
 
     def clean(self) -> None:
         self.lab("clean")
@@ -205,6 +225,10 @@ class Tool:
     def forget(self) -> None:
         """What a controller remembers of earlier releases."""
 
+    def heavy(self) -> list[str]:
+        """What takes minutes to install on a fleet and is the same on every host."""
+        return [f"srv/{self.name}/venv", f"srv/{self.name}/requirements.txt"]
+
 
 class Ansible(Tool):
     configuration = RIVALS / "ansible.cfg"
@@ -271,6 +295,9 @@ class Ours(Ansible):
         for name in ("cache", "uv"):
             shutil.rmtree(self.home / name, ignore_errors=True)
 
+    def heavy(self) -> list[str]:
+        return []
+
 
 class Pyinfra(Tool):
     def command(self, work: str, state: State) -> list[str]:
@@ -323,10 +350,10 @@ KINDS: dict[str, type[Tool]] = {
 
 @dataclass
 class Results:
-    """Figures of every run, by tool, work and number of hosts."""
+    """Figures of every run, by tool, work and number of hosts; and what did not do its work, with the reason."""
 
     runs: dict[tuple[str, str, int], list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: list[dict[str, object]] = field(default_factory=list)
 
     def table(self) -> list[dict[str, object]]:
         rows: list[dict[str, object]] = []
@@ -338,18 +365,18 @@ class Results:
                 row[f"{figure}_min"] = round(min(each[figure] for each in runs), 2)
                 row[f"{figure}_max"] = round(max(each[figure] for each in runs), 2)
             rows.append({**row, "runs": len(runs)})
-        for tool, reason in self.left_out.items():
-            rows.append({"tool": tool, "left_out": reason})
         return rows
 
     def write(self) -> None:
         BENCH.mkdir(parents=True, exist_ok=True)
-        (BENCH / "converge.json").write_text(json.dumps(self.table(), indent=1) + "\n")
+        (BENCH / "converge.json").write_text(json.dumps(self.table() + self.left_out, indent=1) + "\n")
 
 
 class Bench:
-    def __init__(self, nodes: Nodes, tools: list[str], works: list[str], results: Results, logs: Path) -> None:
-        self.nodes, self.works, self.results, self.logs = nodes, works, results, logs
+    def __init__(
+        self, nodes: Nodes, tools: list[str], works: list[str], results: Results, wanted: int, full: bool
+    ) -> None:
+        self.nodes, self.works, self.results, self.wanted, self.full = nodes, works, results, wanted, full
         self.app = App(WORK)
         workers = 1 if nodes.count >= LARGE else 2
         self.tools = {name: KINDS[name](name, nodes, self.app, workers) for name in tools}
@@ -364,14 +391,14 @@ class Bench:
         return f"{int(time.time())}.{self.serial}"
 
     def measure(self, tool: Tool, work: str, state: State, record: bool = True) -> bool:
-        """One run; whether it did what it should. A tool that fails is left out from then on."""
+        """One run; whether it did what it should. A tool that fails is left out from then on, a variant each time."""
         if work.partition(",")[0] != "rollback" or tool.name != "ours":
             self.app.become(state.version)
         command = tool.command(work, state)
         result = WORK / "result.json"
         result.unlink(missing_ok=True)
-        sessions, sent = self.nodes.sessions(), self.count()
-        log = self.logs / f"{tool.name}-{work.replace(', ', '-').replace(' ', '-')}-{self.nodes.count}.log"
+        sessions, sent = tool.nodes.sessions(), self.count()
+        log = LOGS / f"{tool.name}-{work.replace(', ', '-').replace(' ', '-')}-{tool.nodes.count}.log"
         with log.open("w") as output:
             subprocess.run(
                 [sys.executable, str(HERE / "measured.py"), str(result), json.dumps(state.answer()), tool.urls, *command],
@@ -379,25 +406,29 @@ class Bench:
             )  # fmt: skip
         figures = json.loads(result.read_text())
         figures["bytes_sent"] = self.count() - sent
-        figures["calls_per_host"] = (self.nodes.sessions() - sessions) / self.nodes.count
+        figures["calls_per_host"] = (tool.nodes.sessions() - sessions) / tool.nodes.count
         problem = figures.pop("problem")
         if not problem and work == "nothing" and (changes := tool.changes(log.read_text())):
             problem = f"{changes} changes where there is nothing to change"
-        line = f"{self.nodes.count:3} hosts  {tool.name:8} {work:20} {figures['wall_s']:7.2f} s  {figures['cpu_s']:7.2f} CPU-s"
+        line = f"{time.strftime('%H:%M:%S')} {tool.nodes.count:3} hosts  {tool.name:8} {work:20}"
+        line += f" {figures['wall_s']:7.2f} s  {figures['cpu_s']:7.2f} CPU-s"
         line += f"  {figures['calls_per_host']:5.1f} calls  {figures['bytes_sent'] / 1024:8.0f} KiB"
         say(line + ("" if record else "  (warm-up)") + (f"  FAILED: {problem}, see {log}" if problem else ""))
         if problem:
-            self.results.left_out[tool.name] = f"{work} on {self.nodes.count} hosts: {problem}"
-            del self.tools[tool.name]
+            self.results.left_out.append(
+                {"tool": tool.name, "work": work, "hosts": tool.nodes.count, "left_out": problem}
+            )
+            if work in WORKS:
+                del self.tools[tool.name]
             return False
         if record:
             self.results.runs[tool.name, work, self.nodes.count].append(figures)
             self.results.write()
         return True
 
-    def provision(self, repetitions: int) -> None:
+    def provision(self) -> None:
         """First provisions, of nodes made anew before each. Ours once with nothing built before, and once again."""
-        for _ in range(repetitions):
+        for _ in range(self.repetitions("provision")):
             for tool in self.deployers():
                 works = ["provision", "provision, built"] if tool.name == "ours" else ["provision"]
                 for work in works:
@@ -408,37 +439,46 @@ class Bench:
                         if not self.measure(tool, work, State(self.new(), "hello")):
                             break
 
-    def steady(self, repetitions: int) -> None:
+    def steady(self) -> None:
         """All tools serve on the same nodes; the first round is a warm-up."""
         self.nodes.fresh()
         with bytes_to(list(self.nodes.addresses.values())) as self.count:
             first = State(self.new(), "hello")
             for tool in self.deployers():
+                if self.nodes.count > 1 and tool.heavy():
+                    tool.nodes = self.nodes.first()
+                    self.measure(tool, "provision", first, record=False)
+                    tool.nodes = self.nodes
+                    self.nodes.share(*tool.heavy())
                 if self.measure(tool, "provision", first, record=False):
                     tool.history = [first]
-            for repetition in range(repetitions + 1):
-                self.round(record=repetition > 0)
+            for number in range(max(map(self.repetitions, self.works)) + 1):
+                self.round([work for work in self.works if number <= self.repetitions(work)], record=number > 0)
 
-    def round(self, record: bool) -> None:
-        if "nothing" in self.works:
+    def repetitions(self, work: str) -> int:
+        few = self.nodes.count >= LARGE or (self.nodes.count > 1 and work not in MAIN_WORKS)
+        return max(1, self.wanted // 2) if few and not self.full else self.wanted
+
+    def round(self, works: list[str], record: bool) -> None:
+        """Every tool in turn, work by work; no work needs another."""
+        if "nothing" in works:
             for tool in list(self.tools.values()):
-                if tool.name == "floor":
-                    if "ours" in self.tools:
-                        self.measure(tool, "nothing", self.tools["ours"].history[-1], record)
-                else:
-                    self.measure(tool, "nothing", tool.history[-1], record)
-        if "code" in self.works or "rollback" in self.works:
+                served_by = self.tools.get("ours") if tool.name == "floor" else tool
+                if served_by:
+                    self.measure(tool, "nothing", served_by.history[-1], record)
+        if "code" in works or "rollback" in works:
             version = self.new()
             for tool in self.deployers():
                 self.step(tool, "code", State(version, tool.history[-1].greeting), record)
-            if "ours" in self.tools and "code" in self.works:
-                variant = "code, all at once" if self.nodes.count > 1 else "code, 10 s watch"
-                self.step(self.tools["ours"], variant, State(self.new(), self.tools["ours"].history[-1].greeting), record)
-        if "rollback" in self.works:
+        if "code" in works and "ours" in self.tools:
+            tool = self.tools["ours"]
+            variant = "code, all at once" if self.nodes.count > 1 else "code, 10 s watch"
+            self.step(tool, variant, State(self.new(), tool.history[-1].greeting), record)
+        if "rollback" in works:
             for tool in self.deployers():
                 del tool.history[-1]
                 self.measure(tool, "rollback", tool.history[-1], record)
-        if "setting" in self.works:
+        if "setting" in works:
             greeting = f"hello {self.new()}"
             for tool in self.deployers():
                 self.step(tool, "setting", State(tool.history[-1].version, greeting), record)
@@ -472,21 +512,28 @@ def install(tools: list[str]) -> None:
             "--requirements", RIVALS / "mitogen.txt")  # fmt: skip
 
 
-def print_table(rows: list[dict[str, object]]) -> None:
-    head = ("hosts", "work", "tool", "wall s", "min … max", "CPU s", "calls/host", "KiB sent")
-    lines = [head]
-    for row in sorted((row for row in rows if "work" in row), key=lambda row: (row["hosts"], WORKS.index(str(row["work"]).partition(",")[0]), row["work"], TOOLS.index(str(row["tool"])))):
+def print_table(rows: list[dict[str, object]], left_out: list[dict[str, object]]) -> None:
+    def place(row: dict[str, object]) -> tuple[object, ...]:
+        work = str(row["work"])
+        return row["hosts"], WORKS.index(work.partition(",")[0]), work, TOOLS.index(str(row["tool"]))
+
+    lines = [("hosts", "work", "tool", "wall s", "min … max", "CPU s", "calls/host", "KiB sent", "runs")]
+    for row in sorted(rows, key=place):
         spread = f"{row['wall_s_min']} … {row['wall_s_max']}"
-        sent = f"{int(row['bytes_sent']) // 1024}"  # type: ignore[call-overload]
-        figures = (row["hosts"], row["work"], row["tool"], row["wall_s"], spread, row["cpu_s"], row["calls_per_host"], sent)
-        lines.append(tuple(map(str, figures)))
+        figures = [row[key] for key in ("hosts", "work", "tool", "wall_s")] + [
+            spread,
+            row["cpu_s"],
+            row["calls_per_host"],
+        ]
+        lines.append(tuple(map(str, [*figures, int(float(str(row["bytes_sent"]))) // 1024, row["runs"]])))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    for row in rows:
-        if "left_out" in row:
-            print(f"{row['tool']} was left out: {row['left_out']}")
-    print("ours: without the watch after a switch (forge_watch_seconds: 0) but for “10 s watch”; host by host but for “all at once”.")
+    for row in left_out:
+        print(f"left out: {row['tool']}, {row['work']} on {row['hosts']} hosts: {row['left_out']}")
+    print(
+        "ours: no watch after the switch (forge_watch_seconds: 0) but in “10 s watch”; host by host but in “all at once”."
+    )
 
 
 def main() -> int:
@@ -496,16 +543,17 @@ def main() -> int:
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--works", default=",".join(WORKS))
     parser.add_argument("--set", default="bench", help="name of the lab's set")
+    parser.add_argument("--full", action="store_true", help="as many repetitions of everything on every fleet")
     parser.add_argument("--plot", action="store_true", help="draw docs/converge.svg")
     parser.add_argument("--keep", action="store_true", help="leave the nodes")
     given = parser.parse_args()
     tools, works = given.tools.split(","), given.works.split(",")
     if wrong := {*tools} - {*TOOLS} | {*works} - {*WORKS}:
         parser.error(f"unknown: {', '.join(sorted(wrong))}; tools are {', '.join(TOOLS)}; works are {', '.join(WORKS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with what "finally" says
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(mode=0o700)
-    logs = BENCH / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
     install(tools)
     results = Results()
     for hosts in map(int, given.hosts.split(",")):
@@ -513,23 +561,25 @@ def main() -> int:
             continue
         nodes = Nodes(given.set if hosts == 1 else f"{given.set}fleet", hosts)
         here = [work for work in works if hosts < LARGE or work in WORKS_OF_LARGE]
-        working = [tool for tool in tools if tool not in results.left_out]
-        bench = Bench(nodes, working, here, results, logs)
+        failed = {str(row["tool"]) for row in results.left_out if row["work"] in WORKS}
+        working = [tool for tool in tools if tool not in failed]
+        bench = Bench(nodes, working, here, results, given.reps, given.full)
         try:
             if "provision" in here:
-                bench.provision(given.reps)
-            if here != ["provision"] and bench.tools:
-                bench.steady(given.reps)
+                bench.provision()
+            bench.works = [work for work in here if work != "provision"]
+            if bench.works and bench.tools:
+                bench.steady()
         finally:
             if not given.keep:
                 nodes.clean()
     results.write()
     shutil.rmtree(WORK, ignore_errors=True)
-    print_table(results.table())
+    print_table(results.table(), results.left_out)
     if given.plot:
         run(UV, "run", "--quiet", "--no-project", "--with", MATPLOTLIB, HERE / "plot.py", BENCH / "converge.json",
             REPOSITORY / "docs" / "converge.svg")  # fmt: skip
-    return 1 if "ours" in results.left_out else 0
+    return 1 if any(row["tool"] == "ours" for row in results.left_out) else 0
 
 
 if __name__ == "__main__":

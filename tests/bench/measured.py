@@ -55,7 +55,9 @@ def main() -> None:
             break
         time.sleep(0.02)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    problem = f"exit status {done.returncode}" if done.returncode else f"no {expected} from {waiting}" if waiting else ""
+    problem = (
+        f"exit status {done.returncode}" if done.returncode else f"no {expected} from {waiting}" if waiting else ""
+    )
     result.write_text(json.dumps({"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "problem": problem}))
 
 

@@ -94,7 +94,7 @@ class Bench:
             "forge_trusted_proxies": ["127.0.0.1", "::1"],
             "forge_access_log": False,
         }
-        environment = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701
+        environment = jinja2.Environment(keep_trailing_newline=True)
         environment.filters["bool"] = bool
         text = environment.from_string((SERVICE / "templates" / "gunicorn.conf.py.j2").read_text())
         return text.render(variables)
@@ -137,7 +137,14 @@ class Bench:
         (home / "state").mkdir()
         shutil.copy(SERVICE / "files" / "forge_worker.py", generation)
         (generation / "gunicorn.conf.py").write_text(self.configuration(home, workers))
-        gunicorn = [str(PYTHON), "-m", "gunicorn", "--config", str(generation / "gunicorn.conf.py"), "thecodeforge.main:app"]
+        gunicorn = [
+            str(PYTHON),
+            "-m",
+            "gunicorn",
+            "--config",
+            str(generation / "gunicorn.conf.py"),
+            "thecodeforge.main:app",
+        ]
         environment = self.environment()
         environment |= {
             "PYTHONPATH": f"{generation}:{environment['PYTHONPATH']}",
@@ -198,7 +205,8 @@ def load(server: Server, seconds: float, cpus: list[int], connections: int = 64)
     rate = re.search(r"Requests/sec: +([\d.]+)", output)
     tail = re.search(r"99% +([\d.]+)(us|ms|s)", output)
     answered = re.search(r"(\d+) requests in", output)
-    assert rate and tail and answered, output
+    if not (rate and tail and answered):
+        raise SystemExit(f"bench: wrk said:\n{output}")
     return {
         "rps": float(rate[1]),
         "p99_ms": float(tail[1]) * {"us": 0.001, "ms": 1, "s": 1000}[tail[2]],
@@ -239,7 +247,11 @@ def ratio(bench: Bench, workers: int, rounds: int, seconds: float, client: list[
 
 def policy() -> dict[str, object]:
     """What the sizing filter gives this machine."""
-    host = {"cpus": len(CPUS), "cpu_quota": 0, "memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20}
+    host = {
+        "cpus": len(CPUS),
+        "cpu_quota": 0,
+        "memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
+    }
     script = "import json, sys; from ansible_collections.thecodeforge.fastapi.plugins.filter.workers import workers"
     script += "; print(json.dumps(workers(json.loads(sys.argv[1]))))"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "build" / "collections")}
@@ -322,20 +334,30 @@ def main() -> int:
 
 
 def show(result: dict[str, object]) -> None:
+    def line(name: object, row: dict[str, float]) -> None:
+        memory = f"  {row['worker_mb']:5.1f} MB a worker" if "worker_mb" in row else ""
+        cpu = f"{row['cpu_us']:6.1f} us of CPU an answer"
+        print(f"  {name:14} {row['rps']:8.0f} answers/s  p99 {row['p99_ms']:7.2f} ms  {cpu}{memory}")
+
     for name in ("ratio_of_one_worker", "ratio"):
         if isinstance(found := result.get(name), dict):
-            print(f"{name}: throughput {found['rps_ratio']} {found['rps_ratio_quartiles']}, p99 {found['p99_ms_ratio']} "
-                  f"{found['p99_ms_ratio_quartiles']}, CPU of an answer {found['cpu_us_ratio']}  (ours to bare Gunicorn, {found['workers']} workers; median and quartiles of pairs)")
-            for kind in ("ours", "bare"):
-                print(f"  {kind:14} {found[kind]['rps']:8.0f} rps  p99 {found[kind]['p99_ms']:7.2f} ms  {found[kind]['cpu_us']:6.1f} us of CPU")
+            print(f"ours to bare Gunicorn, workers: {found['workers']} (median of pairs, quartiles)")
+            for figure in ("rps", "p99_ms", "cpu_us"):
+                low, high = found[f"{figure}_ratio_quartiles"]
+                print(f"  {figure:14} {found[f'{figure}_ratio']:.3f}  ({low:.3f} … {high:.3f})")
+            line("ours", found["ours"])
+            line("bare", found["bare"])
     if isinstance(found := result.get("sizing"), dict):
-        print(f"sizing: {found['policy']['count']} workers ({found['policy']['reason']}) serve {found['policy_to_best']} of {found['best']} workers, the best")
+        chosen = found["policy"]
+        print(
+            f"sizing: {chosen['count']} workers ({chosen['reason']}), {found['policy_to_best']:.3f} of the best, {found['best']}"
+        )
         for count, row in found["by_workers"].items():
-            print(f"  {count:2} workers     {row['rps']:8.0f} rps  p99 {row['p99_ms']:7.2f} ms  {row['worker_mb']:6.1f} MB a worker")
+            line(f"{count} workers", row)
     if isinstance(found := result.get("beside"), dict):
-        print(f"beside others, {len(CPUS)} workers each:")
+        print(f"beside others, {len(CPUS)} workers each")
         for kind, row in found.items():
-            print(f"  {kind:14} {row['rps']:8.0f} rps  p99 {row['p99_ms']:7.2f} ms  {row['worker_mb']:6.1f} MB a worker")
+            line(kind, row)
 
 
 if __name__ == "__main__":

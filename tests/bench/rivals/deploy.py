@@ -24,9 +24,7 @@ installed = server.shell(
 )
 code = files.put(src=host.data.code, dest=f"{home}/code.tar.gz", mode="644")
 server.shell(commands=[f"tar -xzf {home}/code.tar.gz -C {home}/code"], _if=code.did_change)
-environment = files.template(
-    src="templates/environment.j2", dest=f"{home}/environment", group=name, mode="640", **data
-)
+environment = files.template(src="templates/environment.j2", dest=f"{home}/environment", group=name, mode="640", **data)
 gunicorn = files.template(src="templates/gunicorn.conf.py.j2", dest=f"{home}/gunicorn.conf.py", mode="644", **data)
 unit = files.template(src="templates/app.service.j2", dest=f"/etc/systemd/system/{name}.service", mode="644", **data)
 server.shell(commands=[f"{home}/venv/bin/python -c pass"], _if=code.did_change, _run_once=True)
