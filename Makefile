@@ -1,4 +1,4 @@
-# make demo | test | check | clean
+# make demo | test | check | clean. Options of a benchmark: make bench-converge BENCH='--hosts 1 --reps 3'
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
