@@ -82,11 +82,19 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
 
 @pytest.mark.parametrize("target", ["shop:app", "shop:make()", "shop:Holder.inner"])
 def test_app_that_loads_has_no_problems(load: Callable[..., dict[str, Any]], target: str) -> None:
-    assert load(target, shop=PLAIN) == {"problems": [], "settings": False, "target": False}
+    said = load(target, shop=PLAIN)
+    assert (said["problems"], said["settings"], said["target"]) == ([], False, False)
 
 
 def test_app_that_prints_while_it_loads_does_not_garble_the_answer(tmp_path: Path) -> None:
-    assert check(tmp_path, "shop:app", GOOD, shop=SETTINGS) == {"problems": [], "settings": False, "target": False}
+    said = check(tmp_path, "shop:app", GOOD, shop=SETTINGS)
+    assert said == {"problems": [], "settings": False, "target": False, "files": ["shop.py"]}
+
+
+def test_files_that_say_what_the_settings_are(tmp_path: Path) -> None:
+    own = "from shop_settings import settings\nimport shop_more\napp = print\n"
+    said = check(tmp_path, "shop:app", GOOD, shop=own, shop_settings=SETTINGS, shop_more="x = 1\n")
+    assert said["files"] == ["shop.py", "shop_settings.py"]
 
 
 def test_every_setting_that_is_refused_is_named_with_the_rule(tmp_path: Path) -> None:

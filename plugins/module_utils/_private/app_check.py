@@ -2,7 +2,8 @@
 """Does the app load with these settings? A script for the app's own Python: ``python app_check.py TARGET``.
 
 Prints one JSON object: ``problems``, sentences without any value of a setting, and what is wrong: the ``settings``, or the
-``target`` itself? Imports what Gunicorn will import, so it finds what Gunicorn would find.
+``target`` itself? And ``files``, below the working directory, that say what settings there are and what the target is.
+Imports what Gunicorn will import, so it finds what Gunicorn would find.
 """
 
 from __future__ import annotations
@@ -68,18 +69,29 @@ def of_settings(error: Any) -> list[str]:
     return sentences
 
 
+def settings_classes() -> list[Any]:
+    """Classes of pydantic-settings that are loaded."""
+    settings = sys.modules.get("pydantic_settings")
+    waiting = list(settings.BaseSettings.__subclasses__()) if settings else []
+    found: list[Any] = []
+    while waiting:
+        found.append(waiting.pop())
+        waiting += found[-1].__subclasses__()
+    return found
+
+
 def environment_prefix(title: str) -> str:
     """``env_prefix`` of the settings class with that name."""
-    settings = sys.modules.get("pydantic_settings")
-    if settings is None:
-        return ""
-    waiting = list(settings.BaseSettings.__subclasses__())
-    while waiting:
-        found = waiting.pop()
-        if found.__name__ == title:
-            return str(found.model_config.get("env_prefix", "")).upper()
-        waiting += found.__subclasses__()
-    return ""
+    prefixes = [each.model_config.get("env_prefix", "") for each in settings_classes() if each.__name__ == title]
+    return str(prefixes[0]).upper() if prefixes else ""
+
+
+def telling_files(target: str) -> list[str]:
+    """Files of the app, relative to the working directory, with the settings classes and the target."""
+    top = os.path.join(os.getcwd(), "")
+    names = {target.partition(":")[0], *(each.__module__ for each in settings_classes())}
+    paths = [str(getattr(sys.modules.get(name), "__file__", None) or "") for name in names]
+    return sorted(os.path.relpath(path, top) for path in paths if path.startswith(top))
 
 
 def is_above(name: str, module: str) -> bool:
@@ -97,7 +109,7 @@ def where(error: BaseException) -> str:
 def check(target: str) -> dict:
     try:
         problems = load(target)
-        return {"problems": problems, "settings": False, "target": bool(problems)}
+        return {"problems": problems, "settings": False, "target": bool(problems), "files": telling_files(target)}
     except SystemExit as error:
         words = error.code if isinstance(error.code, str) else f"it exits with code {error.code}"
         return {"problems": [f"{target} stops while it loads: {words}"], "settings": False, "target": False}

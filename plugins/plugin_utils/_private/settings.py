@@ -33,7 +33,10 @@ def check_settings(
     Only what its settings class refuses counts here, and a target that is not there or no ASGI app: what else an app
     may need while it loads, such as a file, is on the hosts, where the release is validated again.
 
-    :param release: id of the release; what was accepted once is not asked again.
+    What was accepted is asked again when the settings, the dependencies, the target, or the files with its settings
+    classes have changed.
+
+    :param release: id of the release.
     :param environment: names, with their prefix, to values.
     :returns: problems, a sentence each and never with a value; and why it was not checked, empty when it was.
     """
@@ -41,23 +44,33 @@ def check_settings(
     requires = record["requires_python"]
     if requires and running() not in SpecifierSet(requires):
         return [], f"the controller has Python {running()}, the app needs {requires}"
-    accepted = (
-        cache / "accepted" / digest(release.encode(), target.encode(), repr(sorted(environment.items())).encode())
-    )
-    if accepted.is_file():
+    layers = sorted(layer["layer"] for layer in record["layers"].values())
+    asked = repr((sorted(environment.items()), layers, record["import_paths"])).encode()
+    accepted = cache / "accepted" / f"{digest(target.encode(), asked)}.json"
+    if is_accepted(accepted, Path(record["code"]["path"])):
         return [], ""
     home, problem = make_environment(record, cache, index)
     if problem:
         return [], problem
     with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
+        directory = Path(os.path.realpath(scratch))
         with tarfile.open(record["code"]["path"]) as code:
             code.extractall(directory, filter="data")
-        problems = load(home, directory, record["import_paths"], target, environment)
-    if not problems:
-        accepted.parent.mkdir(parents=True, exist_ok=True)
-        accepted.touch()
+        problems, files = load(home, directory, record["import_paths"], target, environment)
+        if files:
+            accepted.parent.mkdir(parents=True, exist_ok=True)
+            accepted.write_text(json.dumps({name: digest((directory / name).read_bytes()) for name in files}))
     return problems, ""
+
+
+def is_accepted(accepted: Path, code: Path) -> bool:
+    """Are the files that told what settings there are those that were accepted?"""
+    try:
+        told = json.loads(accepted.read_text())
+        with tarfile.open(code) as archive:
+            return all(digest(archive.extractfile(name).read()) == known for name, known in told.items())  # type: ignore[union-attr]
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
 
 
 def make_environment(record: dict[str, Any], cache: Path, index: Index) -> tuple[Path, str]:
@@ -101,7 +114,10 @@ def make_environment(record: dict[str, Any], cache: Path, index: Index) -> tuple
     return home, ""
 
 
-def load(home: Path, directory: Path, import_paths: list[str], target: str, environment: dict[str, str]) -> list[str]:
+def load(
+    home: Path, directory: Path, import_paths: list[str], target: str, environment: dict[str, str]
+) -> tuple[list[str], list[str]]:
+    """Problems, a sentence each; and when there are none the files of the app that say what its settings are."""
     process_environment = {
         "PATH": f"{home / 'bin'}:{os.defpath}",
         "PYTHONPATH": os.pathsep.join(str(directory / path) for path in import_paths),
@@ -116,9 +132,10 @@ def load(home: Path, directory: Path, import_paths: list[str], target: str, envi
         )  # fmt: skip
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
-        return []
+        return [], []
     if not answer["settings"] and not answer["target"]:
-        return []
+        return [], answer.get("files", [])
     secrets = secrets_of(environment)
     problems = [mask(problem, secrets) for problem in answer["problems"] if "(on this machine)" not in problem]
-    return [*problems, *(["Set them in forge_environment."] if problems and answer["settings"] else [])]
+    said = [*problems, *(["Set them in forge_environment."] if problems and answer["settings"] else [])]
+    return said, []
