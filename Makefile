@@ -1,14 +1,14 @@
-# make demo | test | check | bench-swap | clean
+# make demo | test | check | clean. Options of a benchmark: make bench-converge BENCH='--hosts 1 --reps 3'
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check test bench-swap clean
+.PHONY: help setup lab demo check test test-apps bench-swap bench-converge bench-serve clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## install the tools into .venv
 	@tests/setup
@@ -25,8 +25,17 @@ check: setup ## lint and unit tests
 test: lab ## everything
 	@tests/all
 
+test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
+	@tests/apps/run
+
 bench-swap: lab ## releases under load, against restart, HUP and the stock worker (12 minutes)
-	@python tests/bench/swap.py; rc=$$?; $(LAB) clean --set swap; exit $$rc
+	@python tests/bench/swap.py $(BENCH); rc=$$?; $(LAB) clean --set swap; exit $$rc
+
+bench-converge: lab ## how long deploys take, beside plain Ansible, Mitogen and pyinfra
+	@python3 tests/bench/converge.py --plot $(BENCH)
+
+bench-serve: setup ## how fast the app is served, beside bare Gunicorn and others
+	@python3 tests/bench/serve.py $(BENCH)
 
 clean: ## remove every node, network, image and temporary file of ours
 	@[ ! -x $(LAB) ] || $(LAB) clean

@@ -275,7 +275,7 @@ class Rollout:
         passes, seen = 0, "it did not answer"
         while time.monotonic() < deadline:
             self.check_alive()
-            problem = self.health_problem(min(PROBE_TIMEOUT, deadline - time.monotonic()))
+            problem = self.health_problem(min(PROBE_TIMEOUT, max(PAUSE, deadline - time.monotonic())))
             if problem:
                 passes, seen = 0, problem
                 time.sleep(PAUSE)

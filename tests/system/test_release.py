@@ -54,14 +54,32 @@ def runs(fleet: Fleet) -> int:
 
 
 def test_migrations_run_once_for_the_fleet(fleet: Fleet, source: Path, counter: str) -> None:
+    settings = {"forge_migrations": ["alembic upgrade head", counter], "forge_migrations_paths": []}
     change(source, "migrates once")
-    fleet.play("deploy", forge_migrations=["alembic upgrade head", counter])
+    fleet.play("deploy", **settings)
     first = runs(fleet)
     change(source, "migrates once more")
-    fleet.play("deploy", forge_migrations=["alembic upgrade head", counter])
+    fleet.play("deploy", **settings)
     assert runs(fleet) == first + 1
-    fleet.play("deploy", forge_migrations=["alembic upgrade head", counter])
+    fleet.play("deploy", **settings)
     assert runs(fleet) == first + 1, "nothing was released, so nothing is migrated"
+
+
+def test_migrations_are_not_run_again_while_their_files_are_the_same(fleet: Fleet, source: Path, counter: str) -> None:
+    settings = {"forge_migrations": ["alembic upgrade head", counter]}
+    script = source / "migrations" / "script.py.mako"
+    change(source, "with marks")
+    fleet.play("deploy", **settings)
+    first = runs(fleet)
+    change(source, "code alone")
+    assert "Nothing to migrate" in fleet.play("deploy", **settings).output
+    assert runs(fleet) == first
+    try:
+        script.write_text(script.read_text() + "\n")
+        fleet.play("deploy", **settings)
+    finally:
+        script.write_text(script.read_text()[:-1])
+    assert runs(fleet) == first + 1
 
 
 def test_failed_migration_stops_everything(fleet: Fleet, source: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import app_check
+from fastapi import FastAPI
 
 SECRET = "hunter22-hunter22"
 SETTINGS = """
@@ -106,7 +108,11 @@ def test_every_setting_that_is_refused_is_named_with_the_rule(tmp_path: Path) ->
 
 def test_missing_setting_is_named_with_its_prefix(tmp_path: Path) -> None:
     said = check(tmp_path, "shop:app", {}, shop=SETTINGS)
-    assert said == {"problems": ["FORGE_SECRET_KEY is missing.", "FORGE_POOL is missing."], "settings": True, "target": False}
+    assert said == {
+        "problems": ["FORGE_SECRET_KEY is missing.", "FORGE_POOL is missing."],
+        "settings": True,
+        "target": False,
+    }
 
 
 def test_setting_that_is_no_json_is_named(tmp_path: Path) -> None:
@@ -149,3 +155,59 @@ def test_place_of_an_error_is_the_apps_own_line(load: Callable[..., dict[str, An
 def test_thread_of_the_app_does_not_keep_the_check(tmp_path: Path) -> None:
     text = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\ndef app(): ...\n"
     assert check(tmp_path, "shop:app", GOOD, shop=text)["problems"] == []
+
+
+class Asgi:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Asgi2:
+    def __init__(self, scope: Any) -> None: ...
+
+
+class Wsgi:
+    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        return []
+
+
+def wsgi(environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def configured(settings: Any, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [
+        (Wsgi(), True),
+        (wsgi, True),
+        (functools.partial(wsgi), True),
+        (Asgi(), False),
+        (asgi, False),
+        (Asgi2, False),
+        (functools.partial(configured, None), False),
+        (lambda *arguments: None, False),
+        (lambda scope, receive=None, send=None: None, False),
+        (print, False),
+        (FastAPI(), False),
+    ],
+)
+def test_a_wsgi_app_is_told_from_every_kind_of_asgi_app(app: Any, expected: bool) -> None:
+    assert app_check.is_wsgi(app) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "expected"),
+    [
+        ("shop", "shop.main", True),
+        ("shop.main", "shop.main", True),
+        ("sho", "shop.main", False),
+        ("dep", "shop.main", False),
+    ],
+)
+def test_is_what_is_missing_the_target_itself(name: str, module: str, expected: bool) -> None:
+    assert app_check.is_above(name, module) == expected

@@ -76,7 +76,9 @@ def test_whatever_is_given_is_taken_for_something_or_refused_in_a_sentence(sourc
             assert "null" in str(error)  # no path holds one
 
 
-@pytest.mark.parametrize("address", [f"https://u:{SECRET}@h/x", f"git+https://{SECRET}@h/x@main", f"a https://u:{SECRET}@h b"])
+@pytest.mark.parametrize(
+    "address", [f"https://u:{SECRET}@h/x", f"git+https://{SECRET}@h/x@main", f"a https://u:{SECRET}@h b"]
+)
 def test_secrets_of_an_address_are_not_shown(address: str) -> None:
     assert SECRET not in without_secrets(address)
     assert "h" in without_secrets(address)
@@ -94,7 +96,9 @@ class Repository:
 
     def git(self, *arguments: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-        done = subprocess.run(["git", *identity, "-C", self.root, *arguments], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *identity, "-C", self.root, *arguments], check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     def commit(self, words: str) -> str:

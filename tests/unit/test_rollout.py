@@ -231,6 +231,19 @@ def test_first_switch_holds_the_app_at_boot(host: Host) -> None:
     assert host.layout.live() == NEW
 
 
+def test_deadline_that_passes_between_two_looks_is_no_timeout_below_zero(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.answers[NEW] = [503]
+    given: list[float] = []
+    rollout = host.rollout(health_deadline=5)
+    monkeypatch.setattr(rollout, "check_alive", lambda: module.time.sleep(3))
+    monkeypatch.setattr(rollout, "health_problem", lambda timeout: given.append(timeout) or "it did not answer")
+    with pytest.raises(RolloutError, match="was not healthy within 5 s"):
+        rollout.start_candidate()
+    assert min(given) > 0
+
+
 def test_address_that_is_taken_is_said(host: Host) -> None:
     os.unlink(host.layout.current)
     host.systemd.active, host.systemd.enabled = set(), set()

@@ -240,11 +240,12 @@ def test_requires_python_and_import_paths_come_from_the_project(shop: Path) -> N
         ("shop:create.app()", ["shop/__init__.py"]),
         ("shop.main:app", ["src/shop/main.py"]),
         ("main:app", ["src/main.py", "x.py"]),
+        ("of_a_dependency.main:app", ["shop/main.py"]),
     ],
 )
 def test_target_that_stands_in_the_source_is_accepted(tmp_path: Path, target: str, names: list[str]) -> None:
     (tmp_path / "src").mkdir()
-    check_target(Source(tmp_path, {}, "", False), names, target)
+    check_target(Source(tmp_path, {}, "", False), names, ["src", "."], target)
 
 
 @pytest.mark.parametrize(
@@ -255,12 +256,12 @@ def test_target_that_stands_in_the_source_is_accepted(tmp_path: Path, target: st
         ("shop.main:", "must have the form"),
         ("shop/main.py:app", "must have the form"),
         (":app", "must have the form"),
-        ("src.shop.main:app", "has no module src.shop.main"),
+        ("shop.main.more:app", "has no module shop.main.more"),
     ],
 )
 def test_target_that_cannot_be_loaded_is_refused(tmp_path: Path, target: str, sentence: str) -> None:
     with pytest.raises(BuildError, match=f"^forge_target: .*{sentence}"):
-        check_target(Source(tmp_path, {}, "", False), ["shop/main.py", "shop/__init__.py"], target)
+        check_target(Source(tmp_path, {}, "", False), ["shop/main.py", "shop/__init__.py"], ["."], target)
 
 
 parts = st.lists(st.binary(max_size=3), max_size=3)

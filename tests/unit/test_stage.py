@@ -175,6 +175,15 @@ def test_first_stage_makes_everything_and_the_second_finds_nothing(
     assert FakeTransient.asked == [["python", "-", "shop.main:app"]]
 
 
+def test_who_built_a_generation_is_recorded_and_another_builder_is_no_change(make: Callable[..., Stage]) -> None:
+    record = {"release": "0123456789ab", "workers": 3}
+    first = make(record={**record, "builder": "me@here"})
+    first.apply(first.compare()["missing"])
+    assert first.layout.read_record(GENERATION)["builder"] == "me@here"
+    assert "generation" not in make(record={**record, "builder": "you@there"}).compare()["missing"]
+    assert "generation" in make(record={**record, "workers": 4}).compare()["missing"]
+
+
 @pytest.mark.parametrize("change", ["content", "mode", "owner", "gone"])
 def test_file_that_drifted_is_found_and_mended(make: Callable[..., Stage], change: str) -> None:
     make().apply(["layer", "installer", "release", "generation"])

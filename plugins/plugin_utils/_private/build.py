@@ -20,7 +20,7 @@ from .artifact import open_artifact, write_artifact, write_record
 from .errors import BuildError
 from .files import bound, digest, file_digest, keep, used
 from .index import Index
-from .lock import Lock, Pin, add_server, lock_of, pins_for
+from .lock import Pin, add_server, lock_of, pins_for
 from .origin import kind_of, open_origin
 from .package import INSTALLED, complete
 from .platform import Platform
@@ -60,10 +60,9 @@ def build(
         )
     check_python(source, platforms)
     names = [] if source.requirement else list_files(source, exclude)
-    check_target(source, names, target)
     lock = lock_of(source, extras, platforms, cache, index)
     added, server_path = add_server(lock.text, server, server_requirements, platforms, cache, index)
-    archive, import_paths = pack(source, names, lock, cache, index)
+    archive, import_paths = pack(source, names, exclude, target, cache, index)
     release = digest(archive, lock.text.encode())[:ID_LENGTH]
     made: list[str] = []
     code = keep(cache / "releases" / f"{release}.tar.gz", gzip.compress(archive, mtime=0), made)
@@ -111,17 +110,20 @@ def build(
     return result
 
 
-def pack(source: Source, names: list[str], lock: Lock, cache: Path, index: Index) -> tuple[bytes, list[str]]:
+def pack(
+    source: Source, names: list[str], exclude: list[str], target: str, cache: Path, index: Index
+) -> tuple[bytes, list[str]]:
     """The code of a release, uncompressed, and the directories of it that belong on ``sys.path``."""
     if source.requirement:
+        check_target(source, [], ["."], target)
         note = f"{source.requirement}\n".encode()
         return make_archive(source, [], {"requirement.txt": (note, 0o644)}), ["."]
     archive = make_archive(source, names)
-    added = complete(source, names, archive, cache, index)
-    if not added:
-        return archive, source.import_paths
-    paths = [*source.import_paths, *([INSTALLED] if any(name.startswith(INSTALLED) for name in added) else [])]
-    return make_archive(source, names, added), paths
+    added = complete(source, names, exclude, archive, cache, index)
+    beside = any(name.startswith(f"{INSTALLED}/") for name in added)
+    import_paths = [*source.import_paths, *([INSTALLED] if beside else [])]
+    check_target(source, [*names, *added], import_paths, target)
+    return (make_archive(source, names, added) if added else archive), import_paths
 
 
 def check_python(source: Source, platforms: list[Platform]) -> None:

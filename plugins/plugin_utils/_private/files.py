@@ -56,13 +56,15 @@ def bound(cache: Path, most: int, began: float) -> None:
     :param most: bytes.
     :param began: what was used since then stays in any case.
     """
-    entries = [(entry.stat().st_mtime, entry) for entry in cache.glob("*/*") if not entry.is_symlink()]
+    # Locks are small, and without them the next build would choose other versions.
+    found = (entry for entry in cache.glob("*/*") if entry.parent.name not in ("locks", "records"))
+    entries = [(entry.lstat().st_mtime, entry) for entry in found]
     total = sum(size_of(entry) for _time, entry in entries)
     for time, entry in sorted(entries):
         if total <= most or time >= began:
             return
         total -= size_of(entry)
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)

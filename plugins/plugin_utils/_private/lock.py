@@ -27,6 +27,8 @@ SERVERS = {
     "gunicorn-asgi": {"gunicorn": ">=25.1"},
     "uvicorn": {"uvicorn": ""},
 }
+# Members of a workspace and other projects beside it, in a uv.lock.
+LOCAL = re.compile(r'source = \{ (?:editable|virtual|directory) = "([^"]+)" \}')
 OPTION = re.compile(r"^(-r|--requirement|-c|--constraint)[ =]*(\S+)")
 
 
@@ -46,7 +48,13 @@ def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], ca
     """
     if source.requirement:
         return compile_lock(source, source.requirement_lines(), [], platforms, cache, index)
-    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml")
+    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml", "setup.cfg", "setup.py")
+    workspace = source.find("uv.lock")
+    if found == source.directory / "pyproject.toml":
+        if workspace and holds(workspace, source.directory):
+            found = workspace
+        elif not {"project", "build-system"} & set(source.project):  # it only configures tools
+            found = None
     if found is None:
         raise BuildError(
             f"forge_source: {source.directory} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml, "
@@ -65,6 +73,12 @@ def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], ca
     return compile_lock(source, text, [found], platforms, cache, index, found, extras)
 
 
+def holds(workspace: Path, project: Path) -> bool:
+    """Is a project a member of the workspace that a ``uv.lock`` is for?"""
+    members = LOCAL.findall(workspace.read_text(encoding="utf-8"))
+    return project in {(workspace.parent / member).resolve() for member in members}
+
+
 def keep_lock(cache: Path, text: str) -> Lock:
     path = cache / "locks" / f"{digest(text.encode())[:16]}.txt"
     keep(path, text.encode(), [])
@@ -76,12 +90,12 @@ def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path,
 
     :raises BuildError: when it is out of date, or cannot be read.
     """
-    told = [path.read_bytes() for path in sorted({found, *found.parent.glob("**/pyproject.toml")}) if belongs(path)]
-    path = (
-        cache
-        / "locks"
-        / f"{digest(str(source.directory.relative_to(found.parent)).encode(), *map(str.encode, extras), *told)[:16]}.txt"
-    )
+    text = found.read_text(encoding="utf-8")
+    projects = [found.parent, *(found.parent / member for member in LOCAL.findall(text))]
+    told = [project / "pyproject.toml" for project in projects if (project / "pyproject.toml").is_file()]
+    where = str(source.directory.relative_to(found.parent))
+    key = digest(*map(str.encode, [where, *extras, text, *(path.read_text(encoding="utf-8") for path in told)]))
+    path = cache / "locks" / f"{key[:16]}.txt"
     if path.is_file():
         return Lock(path.read_text(encoding="utf-8"), path)
     command = [
@@ -100,10 +114,6 @@ def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path,
         raise BuildError(f"uv could not read the lock of {source.directory}: {done.stderr.strip()}")
     keep(path, done.stdout.encode(), [])
     return Lock(done.stdout, path)
-
-
-def belongs(path: Path) -> bool:
-    return not {".venv", "venv", "node_modules", ".git"}.intersection(path.parts)
 
 
 def is_outdated(project: dict[str, Any], found: Path) -> bool:
@@ -226,7 +236,7 @@ def resolve(
     """
     done = index.uv(
         "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate",
-        "--python-version", oldest, "--fork-strategy", "fewest", "--no-sources",
+        "--python-version", oldest, "--fork-strategy", "fewest",
         *(["--constraints", str(constraints)] if constraints else []),
         *(f"--extra={extra}" for extra in extras),
         *(["--no-emit-package", canonicalize_name(wheel.name.split("-")[0])] if wheel else []),

@@ -98,7 +98,6 @@ def fetch_git(source: str, cache: Path, index: Index) -> tuple[Path, str]:
     shown = without_secrets(address)
     plain = re.sub(r"(?<=^https://)[^/@]+@|(?<=^http://)[^/@]+@", "", address)
     extra: dict[str, Any] = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    extra.setdefault("GIT_SSH_COMMAND", os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"))
     if plain != address:  # credentials travel in the environment
         extra |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf", "GIT_CONFIG_VALUE_0": plain}
     mirror = cache / "git" / f"{digest(plain.encode())[:16]}.git"

@@ -20,7 +20,7 @@ from pathlib import Path
 from .errors import BuildError
 from .files import digest, keep, used
 from .index import Index
-from .source import Source, git
+from .source import Source, git, is_left_out
 
 INSTALLED = ".installed"
 COMMANDS = f"{INSTALLED}/bin"
@@ -33,7 +33,7 @@ sys.exit({call}())
 
 
 def complete(
-    source: Source, names: list[str], archive: bytes, cache: Path, index: Index
+    source: Source, names: list[str], exclude: list[str], archive: bytes, cache: Path, index: Index
 ) -> dict[str, tuple[bytes, int]]:
     """Files, name to content and mode, that installing the project adds to a release.
 
@@ -49,10 +49,10 @@ def complete(
         used(kept)
     else:
         keep(kept, build_own_wheel(source, names, index), [])
-    return overlay(kept.read_bytes(), source, set(names))
+    return overlay(kept.read_bytes(), source, set(names), exclude)
 
 
-def overlay(wheel: bytes, source: Source, names: set[str]) -> dict[str, tuple[bytes, int]]:
+def overlay(wheel: bytes, source: Source, names: set[str], exclude: list[str]) -> dict[str, tuple[bytes, int]]:
     """What of a wheel a source tree lacks, and a command for each of its scripts."""
     added: dict[str, tuple[bytes, int]] = {}
     roots = ["" if root == "." else f"{root}/" for root in source.import_paths]
@@ -66,7 +66,7 @@ def overlay(wheel: bytes, source: Source, names: set[str]) -> dict[str, tuple[by
                 if parts[1] not in ("purelib", "platlib"):
                     continue
                 path = "/".join(parts[2:])
-            if any(f"{root}{path}" in names for root in roots):
+            if any(f"{root}{path}" in names or is_left_out(f"{root}{path}", exclude) for root in roots):
                 continue
             top = path.split("/")[0]
             home = next(
@@ -108,6 +108,9 @@ def build_own_wheel(source: Source, names: list[str], index: Index) -> bytes:
             )  # fmt: skip
             if done.returncode == 0:
                 project = copy / source.directory.relative_to(Path(top).resolve())
+        for name in git(source.directory, "ls-files", "-z", "--deleted").split("\0"):
+            if name:
+                (project / name).unlink(missing_ok=True)
         for name in names:
             path = project / name
             path.parent.mkdir(parents=True, exist_ok=True)

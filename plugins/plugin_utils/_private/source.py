@@ -121,6 +121,12 @@ def belongs(relative: str) -> bool:
     )
 
 
+def is_left_out(name: str, exclude: list[str]) -> bool:
+    """Does a file stay out of every release, or did the user say so?"""
+    entries = [entry.strip("/") for entry in exclude]
+    return not belongs(name) or any(name == entry or name.startswith(f"{entry}/") for entry in entries)
+
+
 def list_files(source: Source, exclude: list[str]) -> list[str]:
     """Files of a release, relative to the source, sorted: in a git work tree what git does not ignore.
 
@@ -136,12 +142,7 @@ def list_files(source: Source, exclude: list[str]) -> list[str]:
             for name in [*files, *(d for d in directories if (Path(parent) / d).is_symlink())]
             if belongs(str(Path(parent).relative_to(source.directory)) + "/x")
         ]
-    left_out = tuple(entry.strip("/") for entry in exclude)
-    return sorted(
-        name
-        for name in set(names)
-        if belongs(name) and not any(name == entry or name.startswith(entry + "/") for entry in left_out)
-    )
+    return sorted(name for name in set(names) if not is_left_out(name, exclude))
 
 
 def make_archive(source: Source, names: list[str], added: Mapping[str, tuple[bytes, int]] = {}) -> bytes:
@@ -178,8 +179,8 @@ def make_archive(source: Source, names: list[str], added: Mapping[str, tuple[byt
     return buffer.getvalue()
 
 
-def check_target(source: Source, names: list[str], target: str) -> None:
-    """Does the target's module stand in the source? Modules of dependencies are checked on the hosts.
+def check_target(source: Source, names: list[str], import_paths: list[str], target: str) -> None:
+    """Does the target's module stand in the release? Modules of dependencies are looked for when the app is loaded.
 
     :raises BuildError: when the form is wrong, or the module's package is in the source but the module is not.
     """
@@ -190,9 +191,13 @@ def check_target(source: Source, names: list[str], target: str) -> None:
     if source.requirement:
         return  # it is in the layer
     files = set(names)
-    for root in source.import_paths:
+    known = False
+    for root in import_paths:
         prefix = "" if root == "." else root + "/"
         stem = prefix + "/".join(parts)
         if f"{stem}.py" in files or f"{stem}/__init__.py" in files:
             return
-    raise BuildError(f"forge_target: {source.directory} has no module {module}, which {target!r} names.")
+        top = prefix + parts[0]
+        known = known or f"{top}.py" in files or any(name.startswith(f"{top}/") for name in files)
+    if known:
+        raise BuildError(f"forge_target: {source.directory} has no module {module}, which {target!r} names.")

@@ -79,7 +79,11 @@ class Draining:
             self.server = ForgeServer(self.config, [wrapper.sock for wrapper in self.sockets], state)
             super().init_process()
         except (Exception, SystemExit) as failure:
-            if (self.server and self.server.started) or not is_live(unless_told=False):
+            if self.server and self.server.started:
+                raise
+            if not is_live(unless_told=False):
+                if "FORGE_WORKER_CURRENT" in os.environ and isinstance(failure, SystemExit):
+                    sys.exit(Arbiter.WORKER_BOOT_ERROR)  # any other code, and Gunicorn would try for ever
                 raise
             self.log.error(
                 "Worker failed to boot (%r), but its generation is live: next try in %g s",

@@ -78,7 +78,7 @@ def test_without_any_setting_it_is_a_uvicorn_worker(site):
     assert generation.ended() in (3, 4)
 
 
-@pytest.mark.parametrize("fault", ["import", "lifespan"])
+@pytest.mark.parametrize("fault", ["import", "exit", "lifespan"])
 def test_candidate_that_cannot_boot_stops_at_once(site, fault):
     site.switch_to("other")
     site.fault.write_text(fault)

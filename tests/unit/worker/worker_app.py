@@ -1,6 +1,6 @@
 """An ASGI app for the tests of the worker: raw ASGI, so that it runs with any version and starts at once.
 
-The file named by APP_FAULT, when it exists, says how the app is to fail: "import", "lifespan" or "hang".
+The file named by APP_FAULT, when it exists, says how the app is to fail: "import", "exit", "lifespan" or "hang".
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def note(line: str) -> None:
         log.write(f"{line}\n")
 
 
+if fault() == "exit":
+    raise SystemExit(7)
 if fault() == "import":
     raise ImportError("no module named as the test wants")
 
