@@ -510,8 +510,8 @@ def test_controller_killed(fleet: Fleet, pair: tuple[str, str], database: None, 
 def test_two_deploys_at_once(fleet: Fleet, pair: tuple[str, str], database: None, source: Path) -> None:
     change(source, "two at once")
     with serving(fleet, "two deploys at once") as row:
-        first = deploy_in_background(fleet, forge_watch_seconds=15)
-        wait_for_task(first, "Switch, drain")
+        first = deploy_in_background(fleet, forge_migrations=["sleep 45", "alembic upgrade head"])
+        wait_for_task(first, "Migrate the database")
         change(source, "the second of two")
         second = fleet.play("deploy", check=False, limit=NODE, forge_lock_wait=1)
         output, _errors = first.communicate(timeout=120)
