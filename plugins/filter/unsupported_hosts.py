@@ -11,9 +11,8 @@ version_added: 1.0.0
 author: The Code Forge (@thecodeforge)
 options:
   _input:
-    description: Variables of the hosts, with what M(thecodeforge.fastapi.host_info) says of each.
-    type: list
-    elements: dict
+    description: Name of each host to what M(thecodeforge.fastapi.host_info) says of it.
+    type: dict
     required: true
   systems:
     description: Operating systems that are supported, each as C(ID) and C(VERSION_ID) of C(/etc/os-release).
@@ -25,7 +24,7 @@ options:
 EXAMPLES = r"""
 - name: Show what is not supported
   ansible.builtin.debug:
-    msg: "{{ ansible_play_hosts | map('extract', hostvars) | thecodeforge.fastapi.unsupported_hosts(['debian 12']) }}"
+    msg: "{{ {'web1': look1.host, 'web2': look2.host} | thecodeforge.fastapi.unsupported_hosts(['debian 12']) }}"
     # ["web1 runs Fedora 44", "web2 runs Debian 12 without systemd"]
 """
 
@@ -37,13 +36,12 @@ _value:
 """
 
 
-def unsupported_hosts(hosts: list[Mapping[str, Any]], systems: list[str]) -> list[str]:
+def unsupported_hosts(hosts: Mapping[str, Mapping[str, Any]], systems: list[str]) -> list[str]:
     said = []
-    for variables in hosts:
-        look = variables["__forge_look"]["host"]
+    for name, look in hosts.items():
         without = "" if look["booted_with_systemd"] else " without systemd"
         if without or f"{look['os']['id']} {look['os']['version']}" not in systems:
-            said.append(f"{variables['inventory_hostname']} runs {look['os']['name']}{without}")
+            said.append(f"{name} runs {look['os']['name']}{without}")
     return said
 
 

@@ -177,13 +177,13 @@ def test_report_says_where_it_serves(listen: str, variables: dict[str, str], add
 
 
 def test_hosts_that_are_not_supported() -> None:
-    def host(name: str, system: str, version: str, systemd: bool = True) -> dict[str, Any]:
-        os = {"id": system, "version": version, "name": f"{system.title()} {version}"}
-        return {"inventory_hostname": name, "__forge_look": {"host": {"os": os, "booted_with_systemd": systemd}}}
+    def host(system: str, version: str, systemd: bool = True) -> dict[str, Any]:
+        name = f"{system.title()} {version}"
+        return {"os": {"id": system, "version": version, "name": name}, "booted_with_systemd": systemd}
 
-    hosts = [host("a", "debian", "12"), host("b", "fedora", "44"), host("c", "debian", "12", systemd=False)]
+    hosts = {"a": host("debian", "12"), "b": host("fedora", "44"), "c": host("debian", "12", systemd=False)}
     assert unsupported_hosts(hosts, ["debian 12"]) == ["b runs Fedora 44", "c runs Debian 12 without systemd"]
-    assert unsupported_hosts(hosts[:1], ["debian 12"]) == []
+    assert unsupported_hosts({"a": hosts["a"]}, ["debian 12"]) == []
 
 
 LIVE, OLD, OLDER, BAD = (

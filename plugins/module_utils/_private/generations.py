@@ -130,8 +130,7 @@ class Generations:
                 if os.path.exists(path):
                     os.unlink(path)
             shutil.rmtree(self.layout.generation(name), ignore_errors=True)
-        if removed:
-            systemd.systemctl("daemon-reload")
+        # systemd forgets units that do not run by itself, and reads its directories again when the next one is staged.
         self.shorten_ledger()
         kept = self.all().values()
         for directory, used in (
