@@ -10,7 +10,7 @@ short_description: What serves where, as rows of a table
 version_added: 1.0.0
 author: The Code Forge (@thecodeforge)
 description:
-  - One row a host, with the live generation, since when, its workers, whether it is healthy, what a rollback goes to,
+  - One row a host, with the live generation and the commit it was built from, since when, its workers, whether it is healthy, what a rollback goes to,
     whether the host differs from the inventory, and who holds the lock.
 options:
   _input:
@@ -33,7 +33,7 @@ _value:
   elements: list
 """
 
-HEAD = ["host", "live", "since", "workers", "healthy", "previous", "drift", "lock"]
+HEAD = ["host", "live", "commit", "since", "workers", "healthy", "previous", "drift", "lock"]
 
 
 def status_report(hosts: list[Mapping[str, Any]]) -> list[list[str]]:
@@ -46,6 +46,7 @@ def row(host: Mapping[str, Any]) -> list[str]:
     return [
         host["inventory_hostname"],
         status["live"] or "nothing",
+        str(status["generations"].get(status["live"], {}).get("commit") or "-")[:10],
         status["since"] or "-",
         str(status["workers"]),
         "yes" if status["healthy"] else f"no: {status['problem']}",

@@ -244,6 +244,7 @@ def test_rollback_that_cannot_work_is_refused(changes: dict[str, Any], options: 
 
 def status_host(**changes: Any) -> dict[str, Any]:
     said = {"live": LIVE, "since": "2026-01-01T00:00:00Z", "workers": 3, "healthy": True, "problem": "", "previous": ""}
+    said["generations"] = {LIVE: {"commit": "0123456789abcdef"}}
     return {"inventory_hostname": "web1", "__forge_status": {**said, "lock": {}, **changes}}
 
 
@@ -251,11 +252,11 @@ def test_status_of_a_host() -> None:
     holder = {"user": "ann", "host": "laptop", "reason": "deploy", "since": "noon"}
     sick = status_host(live="", since="", healthy=False, problem="it does not run", lock=holder, previous=OLD)
     head, *rows = status_report([status_host(), sick])
-    assert head == ["host", "live", "since", "workers", "healthy", "previous", "drift", "lock"]
-    assert rows[0] == ["web1", LIVE, "2026-01-01T00:00:00Z", "3", "yes", "-", "?", "-"]
-    assert rows[1][1:3] == ["nothing", "-"]
-    assert rows[1][4:6] == ["no: it does not run", OLD]
-    assert rows[1][7] == "ann@laptop (deploy) since noon"
+    assert head == ["host", "live", "commit", "since", "workers", "healthy", "previous", "drift", "lock"]
+    assert rows[0] == ["web1", LIVE, "0123456789", "2026-01-01T00:00:00Z", "3", "yes", "-", "?", "-"]
+    assert rows[1][1:4] == ["nothing", "-", "-"]
+    assert rows[1][5:7] == ["no: it does not run", OLD]
+    assert rows[1][8] == "ann@laptop (deploy) since noon"
 
 
 @pytest.mark.parametrize(
@@ -270,4 +271,4 @@ def test_status_of_a_host() -> None:
 )
 def test_status_says_how_a_host_differs_from_the_inventory(generation: str, staged: dict[str, Any], drift: str) -> None:
     host = {**status_host(), "__forge_staged": {**staged, "generation": generation}}
-    assert status_report([host])[1][6] == drift
+    assert status_report([host])[1][7] == drift
