@@ -10,8 +10,8 @@ short_description: What serves where, as rows of a table
 version_added: 1.0.0
 author: The Code Forge (@thecodeforge)
 description:
-  - One row a host, with the live generation and the commit it was built from, since when, its workers, whether it is healthy, what a rollback goes to,
-    whether the host differs from the inventory, and who holds the lock.
+  - One row a host, with the live generation and the commit it was built from, since when, its workers, whether it is
+    healthy, what a rollback goes to, whether the host differs from the inventory, and who holds the lock.
 options:
   _input:
     description: Variables of the hosts.
