@@ -245,12 +245,10 @@ def ours(fleet: Fleet, generations: list[str], swaps: int, requests: int, bulk: 
     """Rounds of swaps until there were enough of them, and of requests."""
     variant = Variant("this collection" + (", and wrk" if bulk else ""))
     deadline = time.monotonic() + 720
-    turn = 0
     while (len(variant.swaps) < swaps or sum(variant.requests.values()) < requests) and time.monotonic() < deadline:
         with load(fleet, variant, PORT, bulk, resumes=True):
             for _ in range(min(5, swaps)):
-                variant.swaps.append(swap(fleet, generations[turn % 2]))
-                turn += 1
+                variant.swaps.append(swap(fleet, generations[fleet.live(NODE) == generations[0]]))
                 time.sleep(1)
         print(f"  {len(variant.swaps)} swaps, {sum(variant.requests.values())} requests, "
               f"{sum(variant.lost.values())} lost, {variant.seconds:.0f} s", flush=True)  # fmt: skip
