@@ -31,6 +31,13 @@ options:
     description: Group the app runs as.
     type: str
     required: true
+  systems:
+    description:
+      - Operating systems that are supported, each as C(ID) and C(VERSION_ID) of C(/etc/os-release). A host that runs another,
+        or no systemd, is refused. Without any, none is.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -217,6 +224,7 @@ def main() -> None:
             "python": {"type": "str", "required": True},
             "user": {"type": "str", "required": True},
             "group": {"type": "str", "required": True},
+            "systems": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

@@ -16,7 +16,6 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report impo
 from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.table import table
 from ansible_collections.thecodeforge.fastapi.plugins.filter.unknown_names import unknown_names
-from ansible_collections.thecodeforge.fastapi.plugins.filter.unsupported_hosts import unsupported_hosts
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,16 +173,6 @@ def test_report_of_a_rollout() -> None:
 )
 def test_report_says_where_it_serves(listen: str, variables: dict[str, str], address: str) -> None:
     assert url(report_host(__forge_listen=[listen], **variables)) == address
-
-
-def test_hosts_that_are_not_supported() -> None:
-    def host(system: str, version: str, systemd: bool = True) -> dict[str, Any]:
-        name = f"{system.title()} {version}"
-        return {"os": {"id": system, "version": version, "name": name}, "booted_with_systemd": systemd}
-
-    hosts = {"a": host("debian", "12"), "b": host("fedora", "44"), "c": host("debian", "12", systemd=False)}
-    assert unsupported_hosts(hosts, ["debian 12"]) == ["b runs Fedora 44", "c runs Debian 12 without systemd"]
-    assert unsupported_hosts({"a": hosts["a"]}, ["debian 12"]) == []
 
 
 LIVE, OLD, OLDER, BAD = (

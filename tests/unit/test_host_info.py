@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.action.host_info import unsupported
 from ansible_collections.thecodeforge.fastapi.plugins.modules import host_info
 
 
@@ -119,3 +121,14 @@ def test_account_is_one_of_a_service(
 
 def test_memory_is_read() -> None:
     assert host_info.memory_total_mb() > 100
+
+
+def test_hosts_that_are_not_supported() -> None:
+    def host(system: str, version: str, systemd: bool = True) -> dict[str, Any]:
+        name = f"{system.title()} {version}"
+        return {"os": {"id": system, "version": version, "name": name}, "booted_with_systemd": systemd}
+
+    only = "this collection supports debian 12 with systemd."
+    assert unsupported(host("debian", "12"), ["debian 12"]) == ""
+    assert unsupported(host("fedora", "44"), ["debian 12"]) == f"runs Fedora 44: {only}"
+    assert unsupported(host("debian", "12", systemd=False), ["debian 12"]) == f"runs Debian 12 without systemd: {only}"
