@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
             compared = self._stage({**arguments, "blobs": told, "_apply": False}, task_vars)
         nothing_to_do = not compared.get("missing") and not compared.get("drifted")
         if compared.get("failed") or nothing_to_do or self._task.check_mode:
-            return {**result, **compared}
+            return {**result, **compared, "changed": not nothing_to_do}
 
         sent = 0
         for name in compared["missing"]:
