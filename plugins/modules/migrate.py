@@ -147,6 +147,12 @@ def files_below(release: str, paths: list[str]) -> list[str]:
     return sorted(path for path in found if f"{os.sep}__pycache__{os.sep}" not in path and os.path.isfile(path))
 
 
+def is_migrated(layout: Layout, mark: str) -> bool:
+    """Was the live generation migrated with this? Not after a rollback: the database may be ahead of what is live."""
+    live = layout.read_record(layout.live())
+    return bool(mark) and live.get("migrated_with") == mark and not Generations(layout).went_back()
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -171,11 +177,9 @@ def main() -> None:
         transient = Transient(layout, generation)
         if given["commands"] and given["paths"]:
             mark = fingerprint(layout, generation, given["commands"], given["paths"])
-        live = layout.read_record(layout.live())
-        # After a rollback the database may be ahead of what is live.
-        if mark and live.get("migrated_with") == mark and not Generations(layout).went_back():
+        if is_migrated(layout, mark):
             commands = []
-            result.update(changed=False, version=live.get("schema", ""))
+            result.update(changed=False, version=layout.read_record(layout.live()).get("schema", ""))
             result["lines"] = [f"Nothing to migrate: {layout.live()} was migrated with the same files and settings."]
         with alone(os.path.join(layout.home, ".migrate.lock"), WAIT):
             for command in commands:

@@ -39,6 +39,17 @@ def test_changed_setting_is_a_new_generation_of_the_same_release(fleet: Fleet) -
     assert fleet.live("app12") == before
 
 
+def test_check_mode_says_what_would_happen_and_does_nothing(fleet: Fleet, source: Path) -> None:
+    before = {host: fleet.fingerprint(host) for host in HOSTS}
+    change(source, "only looked at")
+    run = fleet.play("deploy", flags=("--check",))
+    assert "would run: alembic upgrade head" in run.output
+    for host in HOSTS:
+        assert run.changed(host) >= 3, "stage, candidate, switch"
+        assert re.search(rf"^{host} .* {fleet.live(host)}  [0-9a-f]{{12}}-[0-9a-f]{{8}} ", run.output, re.MULTILINE)
+        assert fleet.fingerprint(host) == before[host]
+
+
 @pytest.fixture
 def counter(fleet: Fleet) -> str:
     """A migration that leaves a row each time it runs."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import TransientError
-from ansible_collections.thecodeforge.fastapi.plugins.modules.migrate import fingerprint
+from ansible_collections.thecodeforge.fastapi.plugins.modules.migrate import fingerprint, is_migrated
 
 FIRST, SECOND = "aaaaaaaaaaaa-00000000", "bbbbbbbbbbbb-00000000"
 COMMANDS = ["alembic upgrade head"]
@@ -65,3 +65,18 @@ def test_other_settings_dependencies_or_commands_are_another(layout: Layout) -> 
 def test_a_path_that_is_not_in_the_release_is_refused(layout: Layout, path: str) -> None:
     with pytest.raises(TransientError, match="forge_migrations_paths"):
         fingerprint(layout, FIRST, COMMANDS, [path])
+
+
+def test_what_is_live_was_migrated_with_it_unless_a_rollback_made_it_live(layout: Layout) -> None:
+    Path(layout.current).symlink_to(f"generations/{FIRST}")
+    record = json.loads(Path(layout.record(FIRST)).read_text())
+    Path(layout.record(FIRST)).write_text(json.dumps({**record, "migrated_with": "mark"}))
+    assert is_migrated(layout, "mark")
+    assert not is_migrated(layout, "another")
+    assert not is_migrated(layout, "")
+    ledger = Path(layout.ledger)
+    ledger.write_text(json.dumps({"action": "deploy", "result": "switched", "to": FIRST}) + "\n")
+    assert is_migrated(layout, "mark")
+    with ledger.open("a") as lines:
+        lines.write(json.dumps({"action": "rollback", "result": "switched", "to": FIRST}) + "\n")
+    assert not is_migrated(layout, "mark")
