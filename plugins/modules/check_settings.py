@@ -32,23 +32,7 @@ options:
     description: Directory on the controller that keeps what was built.
     type: str
     required: true
-  index_url:
-    description: Package index; that of uv and pip when empty.
-    type: str
-    default: ""
-  extra_index_urls:
-    description: Further package indexes.
-    type: list
-    elements: str
-    default: []
-  proxy:
-    description: Proxy for the package index and git; that of the environment when empty.
-    type: str
-    default: ""
-  ca_bundle:
-    description: CA bundle for the package index and git; the system's when empty.
-    type: str
-    default: ""
+extends_documentation_fragment: [thecodeforge.fastapi.package_index]
 attributes:
   check_mode:
     support: full
