@@ -191,7 +191,9 @@ class Tool:
         self.home = WORK / name
         self.home.mkdir(parents=True, exist_ok=True)
         self.history: list[State] = []
-        keep = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        # Bytecode is kept, as where people use these tools.
+        left_out = ("ANSIBLE_", "PYTHONDONTWRITEBYTECODE")
+        keep = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         path = f"{REPOSITORY}/.venv/bin:{UV.parent}:{os.environ['PATH']}"
         self.environment = {**keep, "PATH": path, "UV_CACHE_DIR": str(self.home / "uv")}
 
