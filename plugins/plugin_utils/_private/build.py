@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,23 @@ def build(
     used(Path(code["path"]))
     hosts = {}
     layers = {}
-    for platform in platforms:
-        chosen = pins_for(lock.text, platform)
-        have = {pin.name for pin in chosen}
-        chosen += [pin for pin in pins_for(added, platform) if pin.name not in have]
-        artifact = build_layer(chosen, platform, cache, index, made, source.wheel)
-        hosts.update(dict.fromkeys(platform.hosts, artifact))
-        layers[platform.key] = {
-            **artifact,
-            "python": platform.python,
-            "machine": platform.machine,
-            "glibc": platform.glibc,
-        }
+    with ThreadPoolExecutor() as pool:  # the installers come while the wheels do
+        one_each = {platform.machine: platform for platform in platforms}
+        installers = {name: pool.submit(fetch_installer, cache, one, index) for name, one in one_each.items()}
+        for platform in platforms:
+            chosen = pins_for(lock.text, platform)
+            have = {pin.name for pin in chosen}
+            chosen += [pin for pin in pins_for(added, platform) if pin.name not in have]
+            artifact = build_layer(chosen, platform, cache, index, made, source.wheel)
+            installer = installers[platform.machine].result()
+            artifact["installer"] = {"path": str(installer), "sha256": file_digest(installer)}
+            hosts.update(dict.fromkeys(platform.hosts, artifact))
+            layers[platform.key] = {
+                **artifact,
+                "python": platform.python,
+                "machine": platform.machine,
+                "glibc": platform.glibc,
+            }
     result = {
         "release": release,
         "commit": source.commit,
@@ -174,11 +180,9 @@ def build_layer(
                 shutil.copy(own, wheels)
             installed = gather_wheels(chosen, wheels, platform, cache, index)
             keep(path, archive_layer("".join(map(str, installed)), wheels), made)
-    installer = fetch_installer(cache, platform, index)
     return {
         "layer": layer,
         "blob": {"path": str(used(path)), "sha256": file_digest(path)},
-        "installer": {"path": str(installer), "sha256": file_digest(installer)},
         "packages": len(chosen),
     }
 

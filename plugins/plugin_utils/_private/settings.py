@@ -97,7 +97,7 @@ def make_environment(record: dict[str, Any], cache: Path, index: Index) -> tuple
     if made.returncode == 0:
         command = [
             "--no-config", "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), "--no-deps",
-            "--require-hashes", "--only-binary", ":all:", "--compile-bytecode",
+            "--require-hashes", "--only-binary", ":all:",
         ]  # fmt: skip
         if fitting:
             with tempfile.TemporaryDirectory() as scratch:
@@ -121,7 +121,6 @@ def load(
     process_environment = {
         "PATH": f"{home / 'bin'}:{os.defpath}",
         "PYTHONPATH": os.pathsep.join(str(directory / path) for path in import_paths),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(directory),
         **environment,
     }

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -17,6 +18,8 @@ from .files import digest, file_digest, keep, used
 from .index import Index
 from .lock import Pin
 from .platform import Platform
+
+DOWNLOADS, WORTH_A_PIP = 4, 8
 
 
 def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cache: Path, index: Index) -> list[Pin]:
@@ -42,7 +45,14 @@ def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cach
 
 
 def fetch_wheels(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> str:
-    """Download wheels. Returns pip's words when that failed."""
+    """Download wheels, some at a time as pip does one after the other. Returns pip's words when that failed."""
+    parts = min(DOWNLOADS, -(-len(chosen) // WORTH_A_PIP))
+    with ThreadPoolExecutor(parts) as pool:
+        each = [pool.submit(download, chosen[n::parts], destination, platform, index) for n in range(parts)]
+        return next(filter(None, (one.result() for one in each)), "")
+
+
+def download(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listed:
         listed.write("".join(map(str, chosen)))
         listed.flush()
@@ -152,7 +162,7 @@ def fetch_installer(cache: Path, platform: Platform, index: Index) -> Path:
             )  # fmt: skip
         if done.returncode != 0:
             raise BuildError(f"Could not get uv {version} for {platform.machine}: {done.stderr.strip()[-1000:]}")
-        content = gzip.compress((Path(scratch) / "uv" / "bin" / "uv").read_bytes(), compresslevel=6, mtime=0)
+        content = gzip.compress((Path(scratch) / "uv" / "bin" / "uv").read_bytes(), compresslevel=1, mtime=0)
     packed.unlink(missing_ok=True)
     kept = keep(packed, content, [])
     locked.unlink(missing_ok=True)
