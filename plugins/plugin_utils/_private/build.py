@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from .artifact import open_artifact, write_artifact, write_record
+from .compiled import Job, NotHere, oldest_first
 from .errors import BuildError
 from .files import bound, digest, file_digest, keep, used
 from .index import Index
@@ -45,6 +46,7 @@ def build(
     :returns: ``release`` (id), ``commit``, ``dirty``, ``builder``, ``code`` (path, sha256), ``import_paths``,
         ``hosts`` (host to the artifact of its platform: layer id, layer and installer), ``made`` (what was not cached),
         ``locks`` (paths), ``notes`` (for the user).
+    :raises NotHere: for what has to be compiled on hosts first.
     :raises BuildError: one sentence.
     """
     began = time.time()
@@ -69,11 +71,16 @@ def build(
     used(Path(code["path"]))
     hosts = {}
     layers = {}
+    jobs: list[Job] = []
     for platform in platforms:
         chosen = pins_for(lock.text, platform)
         have = {pin.name for pin in chosen}
         chosen += [pin for pin in pins_for(added, platform) if pin.name not in have]
-        artifact = build_layer(chosen, platform, cache, index, made, source.wheel)
+        try:
+            artifact = build_layer(chosen, platform, cache, index, made, source.wheel)
+        except NotHere as wanted:
+            jobs += wanted.jobs
+            continue
         hosts.update(dict.fromkeys(platform.hosts, artifact))
         layers[platform.key] = {
             **artifact,
@@ -81,6 +88,8 @@ def build(
             "machine": platform.machine,
             "glibc": platform.glibc,
         }
+    if jobs:
+        raise NotHere(oldest_first(jobs))
     result = {
         "release": release,
         "commit": source.commit,
