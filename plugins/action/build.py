@@ -11,6 +11,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ..plugin_utils._private.build import build
+from ..plugin_utils._private.bundle import pack
+from ..plugin_utils._private.compiled import Job, NotHere
 from ..plugin_utils._private.controller import Controller
 from ..plugin_utils._private.errors import BuildError
 from ..plugin_utils._private.index import INDEX_ARGUMENTS, Index, without_secrets
@@ -37,6 +39,7 @@ class ActionModule(ActionBase):
                 "server_requirements": {"type": "list", "elements": "str", "default": []},
                 "hosts": {"type": "dict", "required": True},
                 "exclude": {"type": "list", "elements": "str", "default": []},
+                "compile": {"type": "bool", "default": False},
                 "artifact": {"type": "str", "default": ""},
                 "cache_mb": {"type": "int", "default": 0},
                 **INDEX_ARGUMENTS,
@@ -60,11 +63,38 @@ class ActionModule(ActionBase):
                 builder=str(Controller.this()),
                 artifact_path=Path(given["artifact"]).expanduser() if given["artifact"] else None,
             )
+        except NotHere as wanted:
+            if not given["compile"]:
+                raise AnsibleActionFail(without_secrets(str(wanted))) from None
+            return {**result, "changed": True, "to_compile": self.prepare(wanted.jobs, given)}
         except BuildError as error:
             raise AnsibleActionFail(without_secrets(str(error))) from None
         for note in made["notes"]:
             Display().display(note)
-        return {**result, "changed": bool(made["made"]), **made}
+        return {**result, "changed": bool(made["made"]), "to_compile": {}, **made}
+
+    def prepare(self, jobs: list[Job], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """For each job, by a name for people, the host and the arguments of the module compile."""
+        if self._task.check_mode:
+            said = ", ".join(f"{job.requirement} on {job.platform.hosts[0]}" for job in jobs)
+            raise AnsibleActionFail(
+                f"A run without check mode would compile {said}. Without that there is nothing more to check; the "
+                "playbook build compiles and touches nothing else."
+            )
+        try:
+            return {
+                f"{job.requirement} on {job.platform.hosts[0]}": {
+                    "host": job.platform.hosts[0],
+                    "requirement": job.requirement,
+                    "python": given["hosts"][job.platform.hosts[0]]["python"]["path"],
+                    "platform": {name: getattr(job.platform, name) for name in ("python", "machine", "glibc")},
+                    "source": str(pack(job, Path(given["cache"]).expanduser(), Index.given(given))),
+                    "shelf": str(job.shelf),
+                }
+                for job in jobs
+            }
+        except BuildError as error:
+            raise AnsibleActionFail(without_secrets(str(error))) from None
 
 
 def platforms_of(hosts: dict[str, dict[str, Any]]) -> list[Platform]:

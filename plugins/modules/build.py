@@ -55,6 +55,12 @@ options:
     type: list
     elements: str
     default: []
+  compile:
+    description:
+      - Return what neither has a wheel nor can be built on the controller as RV(to_compile), for
+        M(thecodeforge.fastapi.compile). Without it that is a failure.
+    type: bool
+    default: false
   artifact:
     description: File to write the whole release to.
     type: str
@@ -128,6 +134,12 @@ notes:
   returned: success
   type: list
   elements: str
+to_compile:
+  description:
+    - What has to be compiled first; the other values are not there then.
+    - For each, by a name for people, the C(host) and arguments of M(thecodeforge.fastapi.compile).
+  returned: success
+  type: dict
 made:
   description: What was not in the cache.
   returned: success

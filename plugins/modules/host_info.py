@@ -31,6 +31,11 @@ options:
     description: Group the app runs as.
     type: str
     required: true
+  packages:
+    description: Debian packages that the app needs.
+    type: list
+    elements: str
+    default: []
   systems:
     description:
       - Operating systems that are supported, each as C(ID) and C(VERSION_ID) of C(/etc/os-release). A host that runs another,
@@ -104,6 +109,11 @@ host:
       description: Are the user and the group there, as a service account should be?
       type: bool
       returned: always
+    missing_packages:
+      description: Those of O(packages) that are not installed.
+      type: list
+      elements: str
+      returned: always
     live:
       description: Id of the generation that C(current) names; empty when there is none.
       type: str
@@ -125,6 +135,7 @@ import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.debian import missing_packages
 from ..module_utils._private.layout import Layout
 
 PROBE = "import sys,platform as p;print(p.python_version());print(sys.executable)"
@@ -224,6 +235,7 @@ def main() -> None:
             "python": {"type": "str", "required": True},
             "user": {"type": "str", "required": True},
             "group": {"type": "str", "required": True},
+            "packages": {"type": "list", "elements": "str", "default": []},
             "systems": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -244,6 +256,7 @@ def main() -> None:
             "memory_mb": min(total, limit) if limit else total,
             "addresses": addresses(),
             "account": has_account(given["user"], given["group"]),
+            "missing_packages": missing_packages(given["packages"]),
             "live": Layout(given["root"], given["app"]).live(),
             "booted_with_systemd": os.path.isdir("/run/systemd/system"),
         },

@@ -323,7 +323,9 @@ def others(fleet: Fleet, swaps: int) -> Iterator[Variant]:
     for name, units, change in ways:
         fleet.on(NODE, f"systemctl start {units}")
         address = f"http://{fleet.address(NODE)}:{OTHER_PORT}/healthz"
-        fleet.until(lambda address=address: subprocess.run(["curl", "-sf", address], capture_output=True).returncode == 0)
+        fleet.until(
+            lambda address=address: subprocess.run(["curl", "-sf", address], capture_output=True).returncode == 0
+        )
         variant = Variant(name)
         with load(fleet, variant, OTHER_PORT, bulk=False, resumes=False):
             for _ in range(swaps):
@@ -427,11 +429,18 @@ def main() -> None:
         write_others(fleet, fleet.live(NODE))
         for variant in others(fleet, 5):
             variants.append(variant)
-            print(f"  {variant.name}: {sum(variant.lost.values())} of {sum(variant.requests.values())} lost", flush=True)
+            print(
+                f"  {variant.name}: {sum(variant.lost.values())} of {sum(variant.requests.values())} lost", flush=True
+            )
         fleet.on(NODE, "systemctl start forge")
     summaries = [variant.summary() for variant in variants]
     text = table(summaries)
-    result = {"clients": CLIENTS, "settings": SETTINGS, "ways": summaries, "seconds": round(time.monotonic() - began, 1)}
+    result = {
+        "clients": CLIENTS,
+        "settings": SETTINGS,
+        "ways": summaries,
+        "seconds": round(time.monotonic() - began, 1),
+    }
     (RESULTS / "swap.json").write_text(json.dumps(result, indent=2) + "\n")
     (RESULTS / "swap.txt").write_text(text + "\n")
     print(f"\n{text}\n{time.monotonic() - began:.0f} s in all; build/bench/swap.json")

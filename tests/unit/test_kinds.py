@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import build
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.compiled import NotHere
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.errors import BuildError
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.files import bound, file_digest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.index import Index, find_uv
@@ -27,7 +28,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.plat
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.settings import check_settings
 from hypothesis import given
 from hypothesis import strategies as st
-from package_index import PackageIndex, served
+from package_index import BACKEND, PackageIndex, served, wheel_files
 
 HERE = Platform(Platform.here().python, Platform.here().machine, Platform.here().glibc, ("web1",))
 ELSEWHERE = Platform("3.13.5" if HERE.minor != "3.13" else "3.12.3", HERE.machine, "2.41", ("web2",))
@@ -122,7 +123,7 @@ def test_pylock(world: World) -> None:
     )
     made = world.build(world.write("pylock", {"main.py": APP, "pylock.toml": lock}))
     assert set(world.installed(made)) == {"dep", *SERVER}
-    (world.root / "pylock" / "pylock.toml").write_text('[[packages]]\nname = "x"\ndirectory = { path = "." }\n')
+    (world.root / "pylock" / "pylock.toml").write_text('[[packages]]\nname = "x"\nversion = "1"\n')
     with pytest.raises(BuildError, match="x is not a release of a package"):
         world.build(str(world.root / "pylock"))
 
@@ -173,16 +174,109 @@ def test_a_pyproject_that_only_configures_tools_says_nothing_of_dependencies(wor
         world.build(source)
 
 
-def test_a_dependency_that_the_project_takes_from_elsewhere_is_not_taken_from_the_index(world: World) -> None:
-    """A package of that name on the index would be another one."""
-    project = PROJECT.format('["dep"]') + '[tool.uv.sources]\ndep = { path = "dep" }\n'
-    files = {
-        "main.py": APP,
-        "pyproject.toml": project,
-        "dep/pyproject.toml": PROJECT.format("[]").replace("shop", "dep"),
+def project(name: str, text: str = "", tag: str = "py3-none-any") -> dict[str, str]:
+    """A project that builds without any other package."""
+    files = wheel_files(name, "3.0", [], tag, {f"{name}_more.py": text})
+    return {
+        "pyproject.toml": f'[project]\nname = "{name}"\nversion = "3.0"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": BACKEND.format(name=name, version="3.0", tag=tag, files=files),
     }
-    with pytest.raises(BuildError, match=r"^The lock (has no hash for dep|holds '.*dep', which is not a release)"):
-        world.build(world.write("elsewhere", files))
+
+
+def below(directory: str, files: dict[str, str]) -> dict[str, str]:
+    return {f"{directory}/{name}": text for name, text in files.items()}
+
+
+def repository(world: World, name: str, files: dict[str, str]) -> tuple[str, str]:
+    """A git repository, and its commit."""
+    path = world.write(name, files)
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-b", "main"], ["add", "."], [*identity, "commit", "--quiet", "-m", "x"]):
+        subprocess.run(["git", "-C", path, *command], check=True, capture_output=True)
+    done = subprocess.run(["git", "-C", path, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return path, done.stdout.strip()
+
+
+@pytest.mark.parametrize("where", ["dep", "../beside"])
+def test_a_dependency_in_a_directory_is_built_and_its_change_makes_a_new_layer(world: World, where: str) -> None:
+    """A package of that name on the index would be another one."""
+    told = PROJECT.format('["dep"]') + f'[tool.uv.sources]\ndep = {{ path = "{where}", editable = true }}\n'
+    name = f"elsewhere{len(where)}"
+    source = world.write(name, {"main.py": APP, "pyproject.toml": told, **below(where, project("dep"))})
+    first = world.build(source)
+    assert world.installed(first)["dep"] == "3.0"
+    assert world.build(source, cache="another")["hosts"] == world.build(source, cache="another")["hosts"]
+    world.write(name, below(where, project("dep", "MORE = 1\n")))
+    second = world.build(source)
+    assert second["hosts"]["web1"]["layer"] != first["hosts"]["web1"]["layer"]
+
+
+def test_a_path_that_is_not_there_is_one_sentence(world: World) -> None:
+    value = "0" * 64
+    source = world.write("nothing", {"main.py": APP, "requirements.txt": f"./gone\ndep==1.0 --hash=sha256:{value}\n"})
+    with pytest.raises(BuildError, match=r"there is no .*/gone|Distribution not found at: .*/gone"):
+        world.build(source)
+
+
+def test_the_app_itself_among_its_requirements_is_not_installed_again(world: World) -> None:
+    files = project("shop")
+    files["pyproject.toml"] = files["pyproject.toml"].replace("[build", 'dependencies = ["dep<2"]\n[build', 1)
+    source = world.write("itself", {"main.py": APP, "requirements.txt": "-e .\n", **files})
+    assert world.installed(world.build(source)).keys() == {"dep", *SERVER}
+
+
+def test_a_dependency_of_git_is_built_from_its_commit(world: World) -> None:
+    path, commit = repository(world, "library", below("python", project("dep")))
+    asked = f"dep @ git+file://{path}@main#subdirectory=python\n"
+    source = world.write("of-git", {"main.py": APP, "requirements.txt": asked})
+    made = world.build(source)
+    assert world.installed(made)["dep"] == "3.0"
+    assert commit in Path(made["locks"][0]).read_text()
+    world.write("library", below("python", project("dep", "MORE = 1\n")))
+    assert world.build(source)["hosts"] == made["hosts"], "the lock names the commit"
+
+    locked = asked.replace("@main", f"@{commit}")
+    again = world.build(world.write("locked", {"main.py": APP, "requirements.txt": locked}))
+    assert again["hosts"]["web1"]["layer"] == made["hosts"]["web1"]["layer"]
+    assert again["notes"] == []
+
+
+def test_a_pylock_with_a_commit_a_directory_and_an_archive(world: World) -> None:
+    path, commit = repository(world, "library2", project("dep"))
+    value = file_digest(world.root / "index" / "simple" / "fastloop" / "fastloop-1.0-py3-none-any.whl")
+    url = f"{world.url}/simple/fastloop/fastloop-1.0-py3-none-any.whl"
+    lock = f'''
+[[packages]]
+name = "dep"
+vcs = {{ type = "git", url = "file://{path}", commit-id = "COMMIT" }}
+[[packages]]
+name = "beside"
+directory = {{ path = "libs/beside" }}
+[[packages]]
+name = "fastloop"
+archive = {{ url = "{url}", hashes = {{ sha256 = "{value}" }} }}
+'''
+    files = {"main.py": APP, "pylock.toml": lock.replace("COMMIT", commit), **below("libs/beside", project("beside"))}
+    source = world.write("pylock2", files)
+    assert world.installed(world.build(source)) | {"dep": "3.0", "beside": "3.0", "fastloop": "1.0"} == world.installed(
+        world.build(source)
+    )
+    world.write("pylock2", {"pylock.toml": lock.replace("COMMIT", "main")})
+    with pytest.raises(BuildError, match="dep is taken from git at main, which moves: lock a commit"):
+        world.build(source)
+    world.write("pylock2", {"pylock.toml": lock.replace("COMMIT", commit).replace(value, "0" * 64)})
+    with pytest.raises(BuildError, match="fastloop has another hash than the lock says"):
+        world.build(source)
+
+
+def test_a_dependency_of_git_with_compiled_parts_is_for_a_host(world: World) -> None:
+    tag = f"cp{ELSEWHERE.minor.replace('.', '')}-cp{ELSEWHERE.minor.replace('.', '')}-linux_{ELSEWHERE.machine}"
+    path, commit = repository(world, "native-git", project("dep", tag=tag))
+    source = world.write("of-native-git", {"main.py": APP, "requirements.txt": f"dep @ git+file://{path}@{commit}\n"})
+    with pytest.raises(NotHere, match=r"^There is no wheel of dep for .*, and one built on the controller") as wanted:
+        world.build(source)
+    assert (wanted.value.jobs[0].source(world.root / "unpacked-native") / "backend.py").is_file()
 
 
 def test_versions_of_the_app_are_honoured_and_only_what_is_missing_is_added(world: World) -> None:

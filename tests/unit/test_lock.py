@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.action.build import platforms_of
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.errors import BuildError
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.index import Index, find_uv
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.lock import requirements_for
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.lock import directs_for, requirements_for
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.platform import Platform
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.wheels import explain_pip, pip_target
 
@@ -67,9 +67,18 @@ def test_a_release_without_a_hash_is_refused(line: str) -> None:
         f"https://example.org/shared-1-py3-none-any.whl \\\n    --hash={ONE}",
     ],
 )
-def test_what_is_no_release_of_a_package_is_refused(line: str) -> None:
-    with pytest.raises(BuildError, match=r"^The lock holds '.*', which is not a release of a package\.$"):
-        requirements_for(line + "\n", BOOKWORM)
+def test_what_is_no_release_of_an_index_is_told_apart(line: str) -> None:
+    assert requirements_for(line + "\n", BOOKWORM) == ""
+    words, slash, hashes = line.partition(" \\")
+    (direct,) = directs_for(f"{words} ; python_version > '3'{slash}{hashes}\n", BOOKWORM)
+    assert "shared" in direct.address
+    assert direct.hashes == ((ONE,) if hashes else ())
+    assert directs_for(f"{words} ; python_version < '3'{slash}{hashes}\n", BOOKWORM) == []
+
+
+def test_a_line_that_is_no_requirement_is_refused_without_its_secret() -> None:
+    with pytest.raises(BuildError, match=r"^The lock holds '!! https://\*\*\*@host', which is no requirement\.$"):
+        requirements_for("!! https://me:secret@host\n", BOOKWORM)
 
 
 def test_tags_are_those_that_the_hosts_libc_can_load_best_first() -> None:

@@ -8,10 +8,8 @@ import io
 import json
 import re
 import shutil
-import ssl
 import tarfile
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ def write_artifact(path: Path, release: str, cache: Path, index: Index, builder:
     :raises BuildError: when it cannot be written.
     """
     record = read_record(cache, release)
-    locks = "".join(Path(lock).read_text(encoding="utf-8") for lock in record["locks"])
+    locks = without_secrets("".join(Path(lock).read_text(encoding="utf-8") for lock in record["locks"]))
     files: dict[str, Path | bytes] = {
         "code.tar.gz": Path(record["code"]["path"]),
         "lock.txt": locks.encode(),
@@ -176,13 +174,10 @@ def download(origin: str, sha256: str, cache: Path, index: Index) -> Path:
     path = cache / "downloads" / f"{sha256.lower()}.tar"
     if path.is_file():
         return used(path)
-    context = ssl.create_default_context(cafile=index.environment().get("SSL_CERT_FILE"))
-    proxies = urllib.request.ProxyHandler({"http": index.proxy, "https": index.proxy} if index.proxy else None)
-    opener = urllib.request.build_opener(proxies, urllib.request.HTTPSHandler(context=context))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     try:
-        with opener.open(origin, timeout=60) as answer, open(temporary, "wb") as handle:
+        with index.open(origin) as answer, open(temporary, "wb") as handle:
             shutil.copyfileobj(answer, handle)
     except (OSError, ValueError) as error:
         temporary.unlink(missing_ok=True)

@@ -16,12 +16,15 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import parse_wheel_filename
 
 from .artifact import open_artifact, write_artifact, write_record
+from .compiled import Job, NotHere, oldest_first
+from .direct import is_path_of, wheel_of
 from .errors import BuildError
 from .files import bound, digest, file_digest, keep, used
 from .index import Index
-from .lock import Pin, add_server, lock_of, pins_for
+from .lock import Lock, Pin, add_server, directs_for, lock_of, pins_for
 from .origin import kind_of, open_origin
 from .package import INSTALLED, complete
 from .platform import Platform
@@ -46,6 +49,7 @@ def build(
     :returns: ``release`` (id), ``commit``, ``dirty``, ``builder``, ``code`` (path, sha256), ``import_paths``,
         ``hosts`` (host to the artifact of its platform: layer id, layer and installer), ``made`` (what was not cached),
         ``locks`` (paths), ``notes`` (for the user).
+    :raises NotHere: for what has to be compiled on hosts first.
     :raises BuildError: one sentence.
     """
     began = time.time()
@@ -70,6 +74,7 @@ def build(
     used(Path(code["path"]))
     hosts = {}
     layers = {}
+    jobs: list[Job] = []
     with ThreadPoolExecutor() as pool:  # the installers come while the wheels do
         one_each = {platform.machine: platform for platform in platforms}
         installers = {name: pool.submit(fetch_installer, cache, one, index) for name, one in one_each.items()}
@@ -77,7 +82,12 @@ def build(
             chosen = pins_for(lock.text, platform)
             have = {pin.name for pin in chosen}
             chosen += [pin for pin in pins_for(added, platform) if pin.name not in have]
-            artifact = build_layer(chosen, platform, cache, index, made, source.wheel)
+            try:
+                own = own_wheels(source, lock, platform, cache, index)
+                artifact = build_layer(chosen, platform, cache, index, made, own)
+            except NotHere as wanted:
+                jobs += wanted.jobs
+                continue
             installer = installers[platform.machine].result()
             artifact["installer"] = {"path": str(installer), "sha256": file_digest(installer)}
             hosts.update(dict.fromkeys(platform.hosts, artifact))
@@ -87,6 +97,8 @@ def build(
                 "machine": platform.machine,
                 "glibc": platform.glibc,
             }
+    if jobs:
+        raise NotHere(oldest_first(jobs))
     result = {
         "release": release,
         "commit": source.commit,
@@ -155,19 +167,39 @@ def check_python(source: Source, platforms: list[Platform]) -> None:
         )
 
 
+def own_wheels(source: Source, lock: Lock, platform: Platform, cache: Path, index: Index) -> list[Path]:
+    """Wheels that no index has: the app itself, when that is the source, and what the lock takes from elsewhere.
+
+    :raises NotHere: for those that have to be compiled on a host of the platform, all of them.
+    :raises BuildError: one sentence.
+    """
+    found, jobs = [], list[Job]()
+    if source.wheel:
+        if not platform.takes(source.wheel.name):
+            raise BuildError(f"forge_source: {source.wheel.name} does not run on {platform}.")
+        found.append(source.wheel)
+    for direct in directs_for(lock.text, platform):
+        if is_path_of(direct.address, lock.base, source.directory):
+            continue  # the app itself: its code is the release
+        try:
+            found.append(wheel_of(direct, lock.base, platform, cache, index))
+        except NotHere as wanted:
+            jobs += wanted.jobs
+    if jobs:
+        raise NotHere(jobs)
+    return found
+
+
 def build_layer(
-    chosen: list[Pin], platform: Platform, cache: Path, index: Index, made: list[str], own: Path | None = None
+    chosen: list[Pin], platform: Platform, cache: Path, index: Index, made: list[str], own: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """The wheels of a lock for a platform, in one archive.
 
-    :param own: wheel of the app itself, when that is the source.
+    :param own: wheels that no index has.
     """
-    if own:
-        if not platform.takes(own.name):
-            raise BuildError(f"forge_source: {own.name} does not run on {platform}.")
-        name, version = own.name.split("-")[:2]
-        requirement = Requirement(f"{name.replace('_', '-')}=={version}")
-        chosen = [*chosen, Pin(requirement, (f"sha256:{file_digest(own)}",))]
+    for wheel in own:
+        name, version = parse_wheel_filename(wheel.name)[:2]
+        chosen = [*chosen, Pin(Requirement(f"{name}=={version}"), (f"sha256:{file_digest(wheel)}",))]
     requirements = "".join(map(str, sorted(chosen, key=lambda pin: str(pin).lower())))
     layer = f"{digest(requirements.encode(), platform.key.encode())[:ID_LENGTH]}-py{platform.minor}"
     path = cache / "layers" / f"{layer}.tar"
@@ -176,8 +208,8 @@ def build_layer(
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             wheels = Path(scratch) / "wheels"
             wheels.mkdir()
-            if own:
-                shutil.copy(own, wheels)
+            for wheel in own:
+                shutil.copy(wheel, wheels)
             installed = gather_wheels(chosen, wheels, platform, cache, index)
             keep(path, archive_layer("".join(map(str, installed)), wheels), made)
     return {

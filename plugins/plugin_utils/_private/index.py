@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
 
 from .errors import BuildError
 
@@ -22,6 +26,7 @@ INDEX_ARGUMENTS: dict[str, dict[str, Any]] = {
     "proxy": {"type": "str", "default": "", "no_log": True},
     "ca_bundle": {"type": "str", "default": ""},
 }
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_INDEX_URL")
 USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 
 
@@ -74,6 +79,24 @@ class Index:
             for name in ("SSL_CERT_FILE", "PIP_CERT", "GIT_SSL_CAINFO"):
                 environment[name] = bundle
         return environment
+
+    def open(self, address: str) -> IO[bytes]:
+        """Open an address as uv would: through the proxy, with the CA bundle, with the credentials of an index at its host.
+
+        :raises OSError, ValueError: when it cannot be opened.
+        """
+        environment = self.environment()
+        context = ssl.create_default_context(cafile=environment.get("SSL_CERT_FILE"))
+        proxies = urllib.request.ProxyHandler({"http": self.proxy, "https": self.proxy} if self.proxy else None)
+        request = urllib.request.Request(USER_INFO.sub("", address))  # noqa: S310 (the user's index and artifacts)
+        known = " ".join([address, *(environment.get(name, "") for name in INDEX_VARIABLES)])
+        for each in map(urlsplit, known.split()):
+            if each.username and each.hostname == urlsplit(address).hostname:
+                told = f"{unquote(each.username)}:{unquote(each.password or '')}"
+                request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(told.encode()).decode()}")
+                break
+        opener = urllib.request.build_opener(proxies, urllib.request.HTTPSHandler(context=context))
+        return opener.open(request, timeout=60)  # type: ignore[no-any-return]
 
     def run(
         self, *command: str, cwd: Path | None = None, text: str | None = None, **extra: str

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -29,6 +30,7 @@ SERVERS = {
 }
 # Members of a workspace and other projects beside it, in a uv.lock.
 LOCAL = re.compile(r'source = \{ (?:editable|virtual|directory) = "([^"]+)" \}')
+AT_COMMIT = re.compile(r"git\+\S+@[0-9a-f]{40}(#|\s|$)")
 OPTION = re.compile(r"^(-r|--requirement|-c|--constraint)[ =]*(\S+)")
 
 
@@ -38,6 +40,7 @@ class Lock:
 
     text: str
     path: Path
+    base: Path  # directory that paths in it start from
     note: str = ""  # for the user, when the lock was made just now
 
 
@@ -63,11 +66,11 @@ def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], ca
     if found.name == "uv.lock":
         return export_lock(source, found, extras, cache, index)
     if found.name == "pylock.toml":
-        return keep_lock(cache, read_pylock(found))
+        return keep_lock(cache, read_pylock(found), found.parent)
     if found.name == "requirements.txt":
         text = found.read_text(encoding="utf-8")
         if all_hashed(text):
-            return keep_lock(cache, text)
+            return keep_lock(cache, text, found.parent)
         return compile_lock(source, text, included(found), platforms, cache, index, found)
     text = found.read_text(encoding="utf-8")
     return compile_lock(source, text, [found], platforms, cache, index, found, extras)
@@ -79,10 +82,10 @@ def holds(workspace: Path, project: Path) -> bool:
     return project in {(workspace.parent / member).resolve() for member in members}
 
 
-def keep_lock(cache: Path, text: str) -> Lock:
+def keep_lock(cache: Path, text: str, base: Path = Path()) -> Lock:
     path = cache / "locks" / f"{digest(text.encode())[:16]}.txt"
     keep(path, text.encode(), [])
-    return Lock(text, path)
+    return Lock(text, path, base)
 
 
 def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path, index: Index) -> Lock:
@@ -97,7 +100,7 @@ def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path,
     key = digest(*map(str.encode, [where, *extras, text, *(path.read_text(encoding="utf-8") for path in told)]))
     path = cache / "locks" / f"{key[:16]}.txt"
     if path.is_file():
-        return Lock(path.read_text(encoding="utf-8"), path)
+        return Lock(path.read_text(encoding="utf-8"), path, found.parent)
     command = [
         "export", "--quiet", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate",
         "--format", "requirements.txt", "--project", str(source.directory), *(f"--extra={extra}" for extra in extras),
@@ -113,7 +116,7 @@ def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path,
     if done.returncode != 0:
         raise BuildError(f"uv could not read the lock of {source.directory}: {done.stderr.strip()}")
     keep(path, done.stdout.encode(), [])
-    return Lock(done.stdout, path)
+    return Lock(done.stdout, path, found.parent)
 
 
 def is_outdated(project: dict[str, Any], found: Path) -> bool:
@@ -143,15 +146,30 @@ def read_pylock(path: Path) -> str:
         packages = tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
         lines = []
         for package in packages:
+            marker = f" ; {package['marker']}" if package.get("marker") else ""
+            address = pylock_address(package)
+            if address:
+                lines.append(f"{address}{marker}\n")
+                continue
             files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
             if not files or "version" not in package:
                 raise BuildError(f"{path}: {package['name']} is not a release of a package.")
-            marker = f" ; {package['marker']}" if package.get("marker") else ""
             hashes = "".join(f" \\\n    --hash=sha256:{each['hashes']['sha256']}" for each in files)
             lines.append(f"{package['name']}=={package['version']}{marker}{hashes}\n")
         return "".join(lines)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise BuildError(f"{path} cannot be read as a lock (PEP 751): {error}.") from None
+
+
+def pylock_address(package: dict[str, Any]) -> str:
+    """A package of a ``pylock.toml`` that is no release of an index, as a requirement; empty when it is one."""
+    where = package.get("vcs") or package.get("archive") or package.get("directory") or {}
+    name, sub = package["name"], f"#subdirectory={where['subdirectory']}" if where.get("subdirectory") else ""
+    if "vcs" in package:
+        return f"{name} @ {where['type']}+{where.get('url') or Path(where['path']).as_uri()}@{where['commit-id']}{sub}"
+    if "url" in where:
+        return f"{name} @ {where['url']}{sub} --hash=sha256:{where['hashes']['sha256']}"
+    return f"./{where['path']}" if where else ""
 
 
 def statements(text: str) -> Iterator[str]:
@@ -166,7 +184,11 @@ def all_hashed(text: str) -> bool:
     """Is every requirement of a file locked with a hash? Then the file is a lock."""
     lines = list(statements(text))
     asked = [line for line in lines if not line.startswith("-")]
-    return bool(asked) and all("--hash=" in line for line in asked) and not any(map(OPTION.match, lines))
+    return (
+        bool(asked)
+        and all("--hash=" in line or AT_COMMIT.search(line) for line in asked)
+        and not any(map(OPTION.match, lines))
+    )
 
 
 def included(path: Path) -> list[Path]:
@@ -199,16 +221,25 @@ def compile_lock(
     pins = pins_of(source)
     told = [text, pins, oldest, *extras, *(path.read_text(encoding="utf-8") for path in inputs)]
     path = cache / "locks" / f"{digest(*map(str.encode, told))[:16]}.txt"
+    base = source.directory
     if path.is_file():
-        return Lock(path.read_text(encoding="utf-8"), path)
+        return Lock(path.read_text(encoding="utf-8"), path, base)
     constraints = keep_lock(cache, pins).path if pins else None
     compiled = resolve(
-        text, oldest, platforms, index, constraints=constraints, found=found, extras=extras, wheel=source.wheel
+        text,
+        oldest,
+        platforms,
+        index,
+        constraints=constraints,
+        found=found,
+        extras=extras,
+        wheel=source.wheel,
+        base=base,
     )
     keep(path, compiled.encode(), [])
     kept = "run 'uv lock' there" if found and found.name == "pyproject.toml" else "commit a copy as requirements.txt"
     note = f"{found or source.requirement}: locked just now in {path}, which is used until its input changes"
-    return Lock(compiled, path, f"{note}; to keep it with the app, {kept}." if found else f"{note}.")
+    return Lock(compiled, path, base, f"{note}; to keep it with the app, {kept}." if found else f"{note}.")
 
 
 def pins_of(source: Source) -> str:
@@ -229,6 +260,7 @@ def pins_of(source: Source) -> str:
 def resolve(
     text: str, oldest: str, platforms: list[Platform], index: Index, constraints: Path | None = None,
     found: Path | None = None, extras: Sequence[str] = (), wheel: Path | None = None,
+    base: Path | None = None,
 ) -> str:  # fmt: skip
     """Let uv choose versions and hashes of requirements.
 
@@ -241,7 +273,7 @@ def resolve(
         *(f"--extra={extra}" for extra in extras),
         *(["--no-emit-package", canonicalize_name(wheel.name.split("-")[0])] if wheel else []),
         str(found) if found else "-",
-        text=text,
+        text=text, cwd=base if base and base.is_dir() else None,
     )  # fmt: skip
     if done.returncode != 0:
         raise BuildError(explain_uv(done.stderr, found, platforms))
@@ -296,23 +328,53 @@ class Pin:
         return f"{self.requirement.name}{self.requirement.specifier}{options}\n"
 
 
-def pins(text: str) -> Iterator[Pin]:
+@dataclass(frozen=True)
+class Direct:
+    """A line of a lock that is no release of an index: git at a commit, an address, or a path."""
+
+    address: str
+    name: str  # empty when only its source says
+    hashes: tuple[str, ...]
+    marker: Marker | None
+
+    def __str__(self) -> str:
+        return self.name or without_secrets(self.address)
+
+
+def entries(text: str) -> Iterator[Pin | Direct]:
     """Each requirement of a lock.
 
-    :raises BuildError: for a dependency that is not a release of a package.
+    :raises BuildError: for a line that is none.
     """
     for line in statements(text):
         if line.startswith(("--index-url", "-i ", "--extra-index-url", "--find-links", "-f ", "--require-hashes",
                             "--trusted-host", "--only-binary", "--no-binary", "--prefer-binary", "--pre")):  # fmt: skip
             continue
         words, *hashes = re.split(r"\s--hash[= ]", line)
+        words, told = words.strip(), tuple(each.strip() for each in hashes)
         try:
-            requirement = Requirement(words.strip())
+            requirement = Requirement(words)
         except InvalidRequirement:
-            requirement = None
-        if requirement is None or requirement.url:
-            raise BuildError(f"The lock holds {without_secrets(words.strip())!r}, which is not a release of a package.")
-        yield Pin(requirement, tuple(each.strip() for each in hashes))
+            address, _space, condition = re.sub(r"^(-e|--editable)[ =]\s*", "", words).partition(" ; ")
+            if not re.match(r"\.{0,2}/|\.{1,2}$|\w[\w+.-]*:", address):
+                raise BuildError(f"The lock holds {without_secrets(words)!r}, which is no requirement.") from None
+            yield Direct(address.strip(), "", told, Marker(condition) if condition else None)
+            continue
+        if requirement.url:
+            yield Direct(requirement.url, canonicalize_name(requirement.name), told, requirement.marker)
+        else:
+            yield Pin(requirement, told)
+
+
+def pins(text: str) -> Iterator[Pin]:
+    """The releases of an index in a lock."""
+    return (entry for entry in entries(text) if isinstance(entry, Pin))
+
+
+def directs_for(text: str, platform: Platform) -> list[Direct]:
+    """What of a lock a platform needs that is no release of an index."""
+    found = (entry for entry in entries(text) if isinstance(entry, Direct))
+    return [each for each in found if each.marker is None or each.marker.evaluate(platform.markers())]
 
 
 def pins_for(text: str, platform: Platform) -> list[Pin]:
@@ -349,10 +411,11 @@ def add_server(
     offered: dict[str, str] = {canonicalize_name(Requirement(each).name): each for each in wanted}
     for platform in platforms:
         have = {pin.name: pin.version for pin in pins_for(text, platform)}
+        have |= {each.name: "" for each in directs_for(text, platform)}
         for name, least in SERVERS[server].items():
             if name not in have:
                 missing[name] = offered.get(name, name) if not least else f"{name}{least}"
-            elif least and Version(have[name]) not in SpecifierSet(least):
+            elif least and have[name] and Version(have[name]) not in SpecifierSet(least):
                 raise BuildError(f"forge_server: {server} needs {name} {least}, the app's lock has {have[name]}.")
     if not missing:
         return "", ""

@@ -9,10 +9,12 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from .compiled import Job, NotHere, fetch_sdist, find_wheel, keep_wheel
 from .errors import BuildError
 from .files import digest, file_digest, keep, used
 from .index import Index
@@ -26,9 +28,10 @@ def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cach
     """Put the wheels of a platform into a directory; a release that has none is built, once.
 
     :returns: the same releases with the hashes of what is to be installed.
+    :raises NotHere: for what has to be compiled on a host first, all of it.
     :raises BuildError: naming the package that has no wheel for the platform, or whose hash differs.
     """
-    fetched, built = list(chosen), []
+    fetched, built, jobs = list(chosen), [], list[Job]()
     while fetched:
         words = fetch_wheels(fetched, destination, platform, index)
         if not words:
@@ -38,9 +41,15 @@ def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cach
         if not found or is_unreachable(words):
             raise BuildError(explain_pip(words, platform))
         fetched.remove(found[0])
-        wheel = build_wheel(found[0], platform, cache, index)
+        try:
+            wheel = build_wheel(found[0], platform, cache, index)
+        except NotHere as wanted:
+            jobs += wanted.jobs
+            continue
         shutil.copy(wheel, destination)
         built.append(Pin(found[0].requirement, (f"sha256:{file_digest(wheel)}",)))
+    if jobs:
+        raise NotHere(jobs)
     return sorted([*fetched, *built], key=lambda pin: str(pin).lower())
 
 
@@ -93,17 +102,14 @@ def explain_pip(words: str, platform: Platform) -> str:
 def build_wheel(pin: Pin, platform: Platform, cache: Path, index: Index) -> Path:
     """The wheel of a release that has only its source: built on the controller when it will run on the platform.
 
-    :raises BuildError: when it cannot be built here.
+    :raises NotHere: when it has to be compiled on a host of the platform.
+    :raises BuildError: when the index does not serve it.
     """
     shelf = cache / "built" / digest(str(pin).encode(), platform.minor.encode(), platform.machine.encode())[:16]
-    here = Platform.here()
-    for wheel in shelf.glob("*.whl"):
-        if platform.takes(wheel.name, here):
-            used(shelf)
-            return wheel
-    python = index.uv("python", "find", "--no-project", platform.minor)
-    interpreter = python.stdout.strip() if python.returncode == 0 else sys.executable
-    builder = Platform(platform.python if python.returncode == 0 else here.python, here.machine, here.glibc)
+    kept = find_wheel(shelf, platform)
+    if kept:
+        return kept
+    interpreter, builder = builder_for(platform, index)
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch) / "requirements.txt"
         listed.write_text(str(pin), encoding="utf-8")
@@ -113,21 +119,25 @@ def build_wheel(pin: Pin, platform: Platform, cache: Path, index: Index) -> Path
             python=interpreter, SOURCE_DATE_EPOCH="315532800",
         )  # fmt: skip
         if done.returncode != 0:
-            if re.search(r"No matching distribution found|DO NOT MATCH THE HASHES", done.stderr):
+            if re.search(rf"distribution found for {re.escape(pin.requirement.name)}==|DO NOT MATCH", done.stderr):
                 raise BuildError(explain_pip(done.stderr, platform))
-            raise BuildError(
-                f"There is no wheel of {pin.requirement} for {platform}, and building it on the controller failed: "
-                f"{' '.join(done.stderr.split())[-600:]}"
-            )
-        made = next((Path(scratch) / "out").glob("*.whl"))
-        if not platform.takes(made.name, builder):
-            raise BuildError(
-                f"There is no wheel of {pin.requirement} for {platform}, and one built on the controller ({builder}) "
-                "would not run there: build on a machine like those hosts, or put such a wheel into "
-                "an index that forge_build_extra_index_urls names."
-            )
-        keep(shelf / made.name, made.read_bytes(), [])
-    return shelf / made.name
+            why = f"building it on the controller failed: {' '.join(done.stderr.split())[-600:]}"
+        else:
+            made = next((Path(scratch) / "out").glob("*.whl"))
+            if platform.takes(made.name, builder):
+                return keep_wheel(shelf, made, builder)
+            why = f"one built on the controller ({builder}) would not run there."
+    source = partial(fetch_sdist, pin, platform, index)
+    raise NotHere([Job(str(pin.requirement), platform, shelf, source, f"and {why}")])
+
+
+def builder_for(platform: Platform, index: Index) -> tuple[str, Platform]:
+    """The controller's interpreter that is closest to a platform, and what the controller is with it."""
+    here = Platform.here()
+    python = index.uv("python", "find", "--no-project", platform.minor)
+    if python.returncode != 0:
+        return sys.executable, here
+    return python.stdout.strip(), Platform(platform.python, here.machine, here.glibc)
 
 
 def fetch_installer(cache: Path, platform: Platform, index: Index) -> Path:

@@ -1,0 +1,51 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Controller's side of the compile module: the source goes to a host, the wheel comes back into the cache."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ..plugin_utils._private.compiled import accept
+from ..plugin_utils._private.errors import BuildError
+from ..plugin_utils._private.files import file_digest
+from ..plugin_utils._private.host_call import call
+from ..plugin_utils._private.platform import Platform
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module ``thecodeforge.fastapi.compile``."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        platform, shelf = Platform(**arguments.pop("platform")), Path(arguments.pop("shelf"))
+        source = Path(arguments["source"])
+        if self._task.check_mode:
+            return {**result, **call(self, "compile", {**arguments, "sha256": ""}, task_vars)}
+        shell = self._connection._shell
+        if not shell.tmpdir:
+            self._make_tmp_path()
+        try:
+            remote, made = shell.join_path(shell.tmpdir, source.name), shell.join_path(shell.tmpdir, "made.tar")
+            arguments |= {"source": self._transfer_file(str(source), remote), "made": made}
+            arguments["sha256"] = file_digest(source)
+            answer = call(self, "compile", arguments, task_vars)
+            if answer.get("failed"):
+                return {**result, **answer}
+            with tempfile.TemporaryDirectory() as scratch:
+                fetched = Path(scratch) / "made.tar"
+                self._connection.fetch_file(made, str(fetched))
+                wheel = accept(fetched, arguments["requirement"], platform, shelf)
+        except BuildError as error:
+            raise AnsibleActionFail(str(error)) from None
+        finally:
+            self._remove_tmp_path(shell.tmpdir)
+        source.unlink(missing_ok=True)
+        return {**result, **answer, "wheel": str(wheel)}
