@@ -25,23 +25,23 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        platform, shelf = Platform(**arguments.pop("platform")), Path(arguments.pop("shelf"))
         source = Path(arguments["source"])
         if self._task.check_mode:
-            return {**result, **call(self, "compile", {**arguments, "sha256": ""}, task_vars)}
+            return {**result, **call(self, "compile", arguments, task_vars)}
         shell = self._connection._shell
         if not shell.tmpdir:
             self._make_tmp_path()
         try:
             remote, made = shell.join_path(shell.tmpdir, source.name), shell.join_path(shell.tmpdir, "made.tar")
-            arguments |= {"source": self._transfer_file(str(source), remote), "made": made}
-            arguments["sha256"] = file_digest(source)
+            arguments |= {"source": self._transfer_file(str(source), remote), "_made": made}
+            arguments["_sha256"] = file_digest(source)
             answer = call(self, "compile", arguments, task_vars)
             if answer.get("failed"):
                 return {**result, **answer}
             with tempfile.TemporaryDirectory() as scratch:
                 fetched = Path(scratch) / "made.tar"
                 self._connection.fetch_file(made, str(fetched))
+                platform, shelf = Platform(**arguments["platform"]), Path(arguments["shelf"])
                 wheel = accept(fetched, arguments["requirement"], platform, shelf)
         except BuildError as error:
             raise AnsibleActionFail(str(error)) from None

@@ -174,7 +174,7 @@ def explain(words: str, requirement: str) -> str:
     found = MISSING.search(words)
     if found:
         kind, name = next((kind, name) for kind, name in found.groupdict().items() if name)
-        what = f"the library {name}" if kind == "library" else name
+        what = f"library {name}" if kind == "library" else name
         return (
             f"{requirement} does not compile, because there is no {what}: "
             "add the Debian package that has it to forge_build_packages."
@@ -192,8 +192,10 @@ def main() -> None:
             "python": {"type": "path", "required": True},
             "packages": {"type": "list", "elements": "str", "default": []},
             "seconds": {"type": "int", "default": 3600},
-            "sha256": {"type": "str", "default": ""},
-            "made": {"type": "path", "default": ""},
+            "platform": {"type": "dict", "required": True},  # the controller's, as is shelf
+            "shelf": {"type": "path", "required": True},
+            "_sha256": {"type": "str", "default": ""},
+            "_made": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -205,12 +207,12 @@ def main() -> None:
         module.exit_json(changed=True, installed=missing, msg=f"Would compile {given['requirement']} here.")
     try:
         with open(given["source"], "rb") as handle:
-            if hashlib.sha256(handle.read()).hexdigest() != given["sha256"]:
+            if hashlib.sha256(handle.read()).hexdigest() != given["_sha256"]:
                 raise CompileError("The source arrived damaged (its sha256 differs): run again.")
         with alone(f"/run/lock/{UNIT}", given["seconds"]):
             if missing:
                 install(missing)
-            seconds = build(given["source"], given["made"], python, given["requirement"], given["seconds"])
+            seconds = build(given["source"], given["_made"], python, given["requirement"], given["seconds"])
     except Busy:
         module.fail_json(msg="Another build compiles on this host: run again when it is done.")
     except AptError as error:

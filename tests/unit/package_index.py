@@ -18,9 +18,15 @@ from pathlib import Path
 
 # A build backend in the sdist itself, so that building needs no other package.
 BACKEND = """
-import zipfile
+import os, zipfile
+
+def get_requires_for_build_wheel(config_settings=None):
+    open("left-behind", "w").close()
+    return {asks!r}
 
 def build_wheel(directory, config_settings=None, metadata_directory=None):
+    if not {builds!r}:
+        raise SystemExit("no compiler here")
     name = "{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(directory + "/" + name, "w") as wheel:
         for path, text in {files!r}.items():
@@ -79,11 +85,25 @@ class PackageIndex:
                 wheel.writestr(path, text)
         return self.put(name, f"{name.replace('-', '_')}-{version}-{tag}.whl", buffer.getvalue())
 
-    def sdist(self, name: str, version: str, tag: str = "py3-none-any") -> str:
+    def sdist(
+        self, name: str, version: str, tag: str = "py3-none-any", requires: Sequence[str] = (),
+        asks: Sequence[str] = (), builds: bool = True,
+    ) -> str:  # fmt: skip
+        """A source.
+
+        :param requires: what building needs.
+        :param asks: what the backend says that it needs.
+        """
         files = {
-            "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+            "pyproject.toml": f'[build-system]\nrequires = {list(requires)!r}\nbuild-backend = "backend"\n'
+            'backend-path = ["."]\n',
             "backend.py": BACKEND.format(
-                name=name, version=version, tag=tag, files=wheel_files(name, version, [], tag, {})
+                name=name,
+                version=version,
+                tag=tag,
+                files=wheel_files(name, version, [], tag, {}),
+                asks=list(asks),
+                builds=builds,
             ),
             "PKG-INFO": f"Metadata-Version: 2.2\nName: {name}\nVersion: {version}\n",
         }

@@ -333,7 +333,7 @@ def test_a_release_without_a_wheel_is_built_once_and_hashed(world: World) -> Non
         with tarfile.open(made["hosts"][host]["blob"]["path"]) as layer:
             assert "wheels/pure-1.0-py3-none-any.whl" in layer.getnames()
             text = layer.extractfile("requirements.txt").read().decode()  # type: ignore[union-attr]
-    built = next((world.root / "cache" / "built").glob("*/pure-*.whl"))
+    built = next((world.root / "cache" / "built").glob("*/*/pure-*.whl"))
     assert f"pure==1.0 \\\n    --hash=sha256:{file_digest(built)}" in text
     assert (
         world.build(source, cache="second")["hosts"]["web1"]["blob"]["sha256"]
