@@ -180,7 +180,7 @@ def project(name: str, text: str = "", tag: str = "py3-none-any") -> dict[str, s
     return {
         "pyproject.toml": f'[project]\nname = "{name}"\nversion = "3.0"\n'
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
-        "backend.py": BACKEND.format(name=name, version="3.0", tag=tag, files=files),
+        "backend.py": BACKEND.format(name=name, version="3.0", tag=tag, files=files, asks=[], builds=True),
     }
 
 
@@ -198,11 +198,14 @@ def repository(world: World, name: str, files: dict[str, str]) -> tuple[str, str
     return path, done.stdout.strip()
 
 
+@pytest.mark.parametrize("editable", ["true", "false"])
 @pytest.mark.parametrize("where", ["dep", "../beside"])
-def test_a_dependency_in_a_directory_is_built_and_its_change_makes_a_new_layer(world: World, where: str) -> None:
+def test_a_dependency_in_a_directory_is_built_and_its_change_makes_a_new_layer(
+    world: World, where: str, editable: str
+) -> None:
     """A package of that name on the index would be another one."""
-    told = PROJECT.format('["dep"]') + f'[tool.uv.sources]\ndep = {{ path = "{where}", editable = true }}\n'
-    name = f"elsewhere{len(where)}"
+    told = PROJECT.format('["dep"]') + f'[tool.uv.sources]\ndep = {{ path = "{where}", editable = {editable} }}\n'
+    name = f"elsewhere{len(where)}{editable}"
     source = world.write(name, {"main.py": APP, "pyproject.toml": told, **below(where, project("dep"))})
     first = world.build(source)
     assert world.installed(first)["dep"] == "3.0"

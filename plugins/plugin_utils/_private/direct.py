@@ -72,7 +72,7 @@ def local(address: str, base: Path) -> Path:
     """:raises BuildError: when there is nothing at a path."""
     path = path_of(address, base)
     if not path.exists():
-        raise BuildError(f"The lock names {address}, but there is no {path}.")
+        raise BuildError(f"The lock names {address}, without a hash, and there is no {path}.")
     return path
 
 

@@ -352,16 +352,19 @@ def entries(text: str) -> Iterator[Pin | Direct]:
             continue
         words, *hashes = re.split(r"\s--hash[= ]", line)
         words, told = words.strip(), tuple(each.strip() for each in hashes)
+        editable = re.match(r"(-e|--editable)[ =]\s*", words)
         try:
             requirement = Requirement(words)
         except InvalidRequirement:
-            address, _space, condition = re.sub(r"^(-e|--editable)[ =]\s*", "", words).partition(" ; ")
-            if not re.match(r"\.{0,2}/|\.{1,2}$|\w[\w+.-]*:", address):
+            address, _space, condition = words[editable.end() if editable else 0 :].partition(" ; ")
+            if not editable and not re.match(r"\.{0,2}/|\.{1,2}$|\w[\w+.-]*[:/]", address):
                 raise BuildError(f"The lock holds {without_secrets(words)!r}, which is no requirement.") from None
             yield Direct(address.strip(), "", told, Marker(condition) if condition else None)
             continue
         if requirement.url:
             yield Direct(requirement.url, canonicalize_name(requirement.name), told, requirement.marker)
+        elif not told and not requirement.specifier:  # uv writes a path as its project does, such as "libs"
+            yield Direct(f"./{requirement.name}", "", (), requirement.marker)
         else:
             yield Pin(requirement, told)
 
