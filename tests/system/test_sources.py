@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
+import io
 import json
 import os
 import shutil
 import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +170,103 @@ def test_a_dirty_tree_is_refused_where_that_is_asked_and_the_cache_is_emptied(
     (tmp_path / "cache" / "of somebody else").mkdir()
     cut.play("clean_cache", forge_build_cache=str(tmp_path / "cache"))
     assert [each.name for each in (tmp_path / "cache").iterdir()] == ["of somebody else"]
+
+
+# -- compiled on one host ----------------------------------------------------------------------------
+
+NATIVE = {
+    "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n',
+    # A controller that has a compiler would build it itself.
+    "setup.py": """
+import os, sys
+from setuptools import Extension, setup
+if "FORGE_NO_COMPILER" in os.environ:
+    sys.exit("no compiler here")
+setup(name="forge-native", version="{version}", ext_modules=[Extension("forge_native", ["native.c"])])
+""",
+    "native.c": """
+#include <Python.h>
+static PyObject *value(PyObject *self, PyObject *none) {{ return PyUnicode_FromString("{version}"){semicolon} }}
+static PyMethodDef methods[] = {{{{"value", value, METH_NOARGS, ""}}, {{0}}}};
+static struct PyModuleDef module = {{PyModuleDef_HEAD_INIT, "forge_native", "", -1, methods}};
+PyMODINIT_FUNC PyInit_forge_native(void) {{ return PyModule_Create(&module); }}
+""",
+    "PKG-INFO": "Metadata-Version: 2.2\nName: forge-native\nVersion: {version}\n",
+}
+
+
+@pytest.fixture
+def native_index(tmp_path: Path) -> Iterator[str]:
+    """An index with the sources of a compiled package; those of 1.2 are wrong."""
+    directory = tmp_path / "simple" / "forge-native"
+    directory.mkdir(parents=True)
+    links = []
+    for version in ("1.0", "1.1", "1.2"):
+        name = f"forge_native-{version}"
+        with tarfile.open(directory / f"{name}.tar.gz", "w:gz") as archive:
+            for path, text in NATIVE.items():
+                content = text.format(version=version, semicolon="" if version == "1.2" else ";").encode()
+                entry = tarfile.TarInfo(f"{name}/{path}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        digest = hashlib.sha256((directory / f"{name}.tar.gz").read_bytes()).hexdigest()
+        links.append(f'<a href="{name}.tar.gz#sha256={digest}">{name}.tar.gz</a>')
+    (directory / "index.html").write_text(f"<!DOCTYPE html><html><body>{' '.join(links)}</body></html>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/simple"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_source_that_the_controller_cannot_build_is_compiled_on_one_host_without_network(
+    cut: Fleet, native_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_NO_COMPILER", "1")
+    source = tmp_path / "native"
+    shutil.copytree(APPS / "requirements", source)
+    main = (source / "main.py").read_text().replace("import idna", "import forge_native")
+    (source / "main.py").write_text(main.replace("idna.__version__", "forge_native.value()"))
+    given = {
+        **COMMON, "forge_source": str(source), "forge_target": "main:app", "forge_packages": ["libonig5"],
+        "forge_build_extra_index_urls": [native_index], "forge_build_cache": str(tmp_path / "cache"),
+    }  # fmt: skip
+
+    def deploy(version: str, playbook: str = "deploy", **options: Any) -> Any:
+        (source / "requirements.txt").write_text(f"forge-native=={version}\n")
+        return cut.play(playbook, **{**given, **options})
+
+    before = cut.fingerprint("box")
+    run = deploy("1.0", check=False, flags=("--check",))
+    assert "A run without check mode would compile forge-native==1.0 on box." in run.said()
+    assert cut.fingerprint("box") == before
+
+    cut.lab("join", "box")
+    try:
+        run = deploy("1.0", check=False, forge_build_packages=["forge-no-such-package"])
+        assert "apt could not install forge-no-such-package: Unable to locate package" in run.said()
+        assert cut.fingerprint("box") == before
+        deploy("1.0", playbook="site")
+        assert answer(cut)["idna"] == "1.0"
+        assert cut.on("box", "dpkg-query -W -f '${db:Status-Status}' libonig5") == "installed"
+        assert deploy("1.0", playbook="site").changed("box") == 0
+    finally:
+        cut.lab("cut", "box")
+
+    first = next((tmp_path / "cache" / "built").rglob("*.whl"))
+    content = first.read_bytes()
+    first.unlink()
+    next((tmp_path / "cache" / "layers").iterdir()).unlink()
+    deploy("1.0", playbook="build")
+    assert first.read_bytes() == content  # the same source, the same bytes
+    deploy("1.1")
+    assert answer(cut)["idna"] == "1.1"
+    before = cut.fingerprint("box")
+    run = deploy("1.2", check=False)
+    assert "forge-native==1.2 does not compile: " in run.said()
+    assert "native.c:3:" in run.said()
+    assert cut.fingerprint("box") == before
+    assert answer(cut)["idna"] == "1.1"
+    left = "ls -d /var/cache/forge-compile /var/cache/private/forge-compile 2>/dev/null; systemctl list-units --all 'forge-compile*' -q"
+    assert cut.on("box", f"{left}; ls -A /home/admin/.ansible/tmp") == ""
