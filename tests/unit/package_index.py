@@ -117,12 +117,25 @@ class PackageIndex:
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    password = ""
+
     def log_message(self, format: str, *arguments: object) -> None: ...
+
+    def do_GET(self) -> None:
+        known = f"Basic {base64.b64encode(self.password.encode()).decode()}"
+        if self.password and self.headers["Authorization"] != known:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="index"')
+            self.end_headers()
+            return
+        super().do_GET()
 
 
 @contextmanager
-def served(root: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
+def served(root: Path, password: str = "") -> Iterator[str]:
+    """:param password: ``user:password`` that it asks for."""
+    handler = type("Guarded", (Quiet,), {"password": password})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(root)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -282,6 +282,24 @@ def test_a_dependency_of_git_with_compiled_parts_is_for_a_host(world: World) -> 
     assert (wanted.value.jobs[0].source(world.root / "unpacked-native") / "backend.py").is_file()
 
 
+@pytest.mark.parametrize("kind", ["uv", "requirements"])
+def test_an_index_that_the_project_names_itself_is_asked_with_its_credentials(
+    world: World, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PackageIndex(tmp_path).wheel("inside", "1.0")
+    monkeypatch.setenv("UV_INDEX_OUR_OWN_USERNAME", "me")
+    monkeypatch.setenv("UV_INDEX_OUR_OWN_PASSWORD", "p@ss")
+    with served(tmp_path, password="me:p@ss" if kind == "uv" else "") as url:
+        told = PROJECT.format('["inside", "dep"]') + f'[[tool.uv.index]]\nname = "our-own"\nurl = "{url}/simple"\n'
+        files = {
+            "uv": {"pyproject.toml": told},
+            "requirements": {"requirements.txt": f"--extra-index-url {url}/simple\ninside\ndep\n"},
+        }[kind]
+        made = world.build(world.write(f"own-index-{kind}", {"main.py": APP, **files}))
+    assert world.installed(made)["inside"] == "1.0"
+    assert "p@ss" not in Path(made["locks"][0]).read_text()
+
+
 def test_versions_of_the_app_are_honoured_and_only_what_is_missing_is_added(world: World) -> None:
     source = world.write("pinned", {"main.py": APP, "requirements.txt": "gunicorn==23.0\nuvicorn==0.30\n"})
     made = world.build(source, server_requirements=["gunicorn>25", "uvicorn[standard]", "uvicorn-worker"])

@@ -63,6 +63,8 @@ def build(
             f"forge_source: {source.directory} has changes that are not committed: commit them, or set "
             "forge_source_dirty to true."
         )
+    requirements = source.find("requirements.txt")
+    index = index.with_project(source.project, requirements.read_text(encoding="utf-8") if requirements else "")
     check_python(source, platforms)
     names = [] if source.requirement else list_files(source, exclude)
     lock = lock_of(source, extras, platforms, cache, index)

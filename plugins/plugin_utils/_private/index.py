@@ -11,10 +11,10 @@ import ssl
 import subprocess
 import sys
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from .errors import BuildError
 
@@ -54,12 +54,26 @@ class Index:
     ca_bundle: str = ""
     extra_urls: tuple[str, ...] = ()
     proxy: str = ""
+    project_urls: tuple[str, ...] = ()  # what a project names itself: uv knows them, pip has to be told
 
     @classmethod
     def given(cls, arguments: dict[str, Any]) -> Index:
         """From the arguments that ``INDEX_ARGUMENTS`` names."""
         extra = tuple(arguments["extra_index_urls"])
         return cls(arguments["index_url"], arguments["ca_bundle"], extra, arguments["proxy"])
+
+    def with_project(self, project: dict[str, Any], requirements: str) -> Index:
+        """Also with the indexes that a project names: ``[[tool.uv.index]]`` or lines of its requirements.
+
+        Credentials are where uv has them: ``UV_INDEX_<NAME>_USERNAME`` and ``_PASSWORD``.
+        """
+        urls = re.findall(r"^\s*(?:-i|--index-url|--extra-index-url)[ =]\s*(\S+)", requirements, re.MULTILINE)
+        for each in project.get("tool", {}).get("uv", {}).get("index", []):
+            name = f"UV_INDEX_{re.sub(r'[^A-Z0-9]', '_', str(each.get('name', '')).upper())}_"
+            user, word = (quote(os.environ.get(name + part, ""), safe="") for part in ("USERNAME", "PASSWORD"))
+            url = str(each.get("url", ""))
+            urls.append(url.replace("://", f"://{user}:{word}@", 1) if user or word else url)
+        return replace(self, project_urls=tuple(url for url in urls if "://" in url))
 
     def environment(self) -> dict[str, str]:
         """Environment for uv, pip and git. Credentials travel here, never on a command line."""
@@ -71,6 +85,9 @@ class Index:
             environment["UV_DEFAULT_INDEX"] = environment["PIP_INDEX_URL"] = self.url
         if self.extra_urls:
             environment["UV_INDEX"] = environment["PIP_EXTRA_INDEX_URL"] = " ".join(self.extra_urls)
+        if self.project_urls:
+            told = environment.get("PIP_EXTRA_INDEX_URL", "").split()
+            environment["PIP_EXTRA_INDEX_URL"] = " ".join([*told, *self.project_urls])
         if self.proxy:
             for name in ("HTTP_PROXY", "HTTPS_PROXY"):
                 environment[name] = environment[name.lower()] = self.proxy
