@@ -155,10 +155,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import systemd
 from ..module_utils._private.alone import Busy, alone
-from ..module_utils._private.environment import read_environment
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout, sync_directory, write_atomically
-from ..module_utils._private.masking import mask, secrets_of
+from ..module_utils._private.masking import mask, secrets_below
 from ..module_utils._private.probe import ask, smoke_problem
 from ..module_utils._private.settled import idle_processes, installed, is_settled, needs_new_socket, public_workers
 from ..module_utils._private.transient import Transient, TransientError
@@ -207,9 +206,7 @@ class Rollout:
         return found
 
     def journal(self) -> list[str]:
-        path = os.path.join(self.layout.generation(self.generation), "environment")
-        with open(path, encoding="utf-8") as handle:
-            secrets = secrets_of(read_environment(handle.read()))
+        secrets = secrets_below(self.layout.generation(self.generation))
         units = [self.service]
         if self.layout.processes(self.generation):
             units.append(f"{self.layout.app}.*@{self.generation}.service")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -9,6 +10,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.mask
     MASK,
     SHORTEST_SECRET,
     mask,
+    secrets_below,
     secrets_of,
 )
 from hypothesis import given
@@ -90,3 +92,28 @@ def test_no_secret_is_left_in_a_text(environment: dict[str, str], around: str) -
     secrets = secrets_of(environment)
     shown = mask(around + " ".join(environment.values()) + around, secrets)
     assert not [secret for secret in environment.values() if secret in shown and secret not in MASK]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[mail]\npassword = "hush-hush-1"  # of the server\nport = 2525\nhost = "mail.example.org"\n',
+        "mail:\n  port: 2525\n  host: mail.example.org\n  password: hush-hush-1\n",
+        "mail:\n  tokens:\n    - hush-hush-1\n  host: mail.example.org\n",
+        '{"mail": {"host": "mail.example.org", "secret": {"first": "hush-hush-1"}}}',
+        "[secrets]\nfirst = hush-hush-1\n[mail]\nhost = mail.example.org\n",
+        "url = 'smtp://me:hush-hush-1@mail.example.org'\nhost = 'mail.example.org'\n",
+        'api_key = """\nhush-hush-1\n"""\n[mail]\nhost = "mail.example.org"\n',
+    ],
+)
+def test_secrets_of_a_settings_file_are_masked_and_nothing_else(text: str, tmp_path: Path) -> None:
+    (tmp_path / "files" / "deep").mkdir(parents=True)
+    (tmp_path / "files" / "deep" / "settings").write_text(text)
+    (tmp_path / "environment").write_text('FORGE_API_TOKEN="another-one"\n')
+    shown = mask("hush-hush-1 and another-one at mail.example.org:2525", secrets_below(str(tmp_path)))
+    assert shown == f"{MASK} and {MASK} at mail.example.org:2525"
+
+
+@given(st.text())
+def test_a_settings_file_of_any_text_is_read(text: str) -> None:
+    secrets_of({}, [text])

@@ -8,9 +8,8 @@ import subprocess
 import time
 
 from . import systemd
-from .environment import read_environment
 from .layout import Layout
-from .masking import mask, secrets_of
+from .masking import mask, secrets_below
 
 # Directives that make a service of the sandbox: a command that ends has none of them.
 NOT_FOR_A_COMMAND = (
@@ -36,8 +35,7 @@ class Transient:
         try:
             with open(os.path.join(home, "units", layout.service(generation)), encoding="utf-8") as handle:
                 self.unit = handle.read()
-            with open(os.path.join(home, "environment"), encoding="utf-8") as handle:
-                self.secrets = secrets_of(read_environment(handle.read()))
+            self.secrets = secrets_below(home)
         except OSError as error:
             raise TransientError(f"Generation {generation} is not staged on this host: {error.strerror}.") from None
 
