@@ -138,6 +138,8 @@ def build(source: str, made: str, python: str, requirement: str, seconds: int) -
     :returns: seconds it took.
     :raises CompileError: with the last words of what failed.
     """
+    # What a run that was killed has left: nobody else is here, see main.
+    subprocess.run(["systemctl", "stop", f"{UNIT}.service"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     clear()
     command = ["systemd-run", "--unit", UNIT, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
     for directive in (*SANDBOX, f"RuntimeMaxSec={seconds}"):

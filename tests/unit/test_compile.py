@@ -313,7 +313,8 @@ def test_source_goes_in_and_the_wheel_comes_out_of_a_unit_without_network(
     module.build(str(tmp_path / "source"), str(tmp_path / "made"), "/usr/bin/python3", "a==1", 60)
     assert (tmp_path / "made").read_bytes() == b"content"
     assert not left.parent.exists()
-    (command,) = runs
+    stop, command = runs
+    assert stop == ["systemctl", "stop", "forge-compile.service"]
     assert {"PrivateNetwork=yes", "DynamicUser=yes", "RuntimeMaxSec=60"} <= set(command)
     assert command[-1] == "/usr/bin/python3"
 
