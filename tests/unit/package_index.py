@@ -8,6 +8,7 @@ import functools
 import hashlib
 import html
 import io
+import ssl
 import tarfile
 import threading
 import zipfile
@@ -117,13 +118,13 @@ class PackageIndex:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    password = ""
+    login = ""
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 
     def do_GET(self) -> None:
-        known = f"Basic {base64.b64encode(self.password.encode()).decode()}"
-        if self.password and self.headers["Authorization"] != known:
+        known = f"Basic {base64.b64encode(self.login.encode()).decode()}"
+        if self.login and self.headers["Authorization"] != known:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="index"')
             self.end_headers()
@@ -132,13 +133,15 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def served(root: Path, password: str = "") -> Iterator[str]:
-    """:param password: ``user:password`` that it asks for."""
-    handler = type("Guarded", (Quiet,), {"password": password})
+def served(root: Path, login: str = "", tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """:param login: ``user:password`` that it asks for."""
+    handler = type("Guarded", (Quiet,), {"login": login})
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(root)))
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -289,7 +289,7 @@ def test_an_index_that_the_project_names_itself_is_asked_with_its_credentials(
     PackageIndex(tmp_path).wheel("inside", "1.0")
     monkeypatch.setenv("UV_INDEX_OUR_OWN_USERNAME", "me")
     monkeypatch.setenv("UV_INDEX_OUR_OWN_PASSWORD", "p@ss")
-    with served(tmp_path, password="me:p@ss" if kind == "uv" else "") as url:
+    with served(tmp_path, login="me:p@ss" if kind == "uv" else "") as url:
         told = PROJECT.format('["inside", "dep"]') + f'[[tool.uv.index]]\nname = "our-own"\nurl = "{url}/simple"\n'
         files = {
             "uv": {"pyproject.toml": told},

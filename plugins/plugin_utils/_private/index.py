@@ -85,9 +85,12 @@ class Index:
             environment["UV_DEFAULT_INDEX"] = environment["PIP_INDEX_URL"] = self.url
         if self.extra_urls:
             environment["UV_INDEX"] = environment["PIP_EXTRA_INDEX_URL"] = " ".join(self.extra_urls)
-        if self.project_urls:
-            told = environment.get("PIP_EXTRA_INDEX_URL", "").split()
-            environment["PIP_EXTRA_INDEX_URL"] = " ".join([*told, *self.project_urls])
+        # pip leaves out indexes over plain http, without an error; uv, which locked from them, does not.
+        plain = [url for url in (self.url, *self.extra_urls, *self.project_urls) if url.startswith("http://")]
+        hosts = tuple(urlsplit(url).netloc.rpartition("@")[2] for url in plain)
+        for name, more in (("PIP_EXTRA_INDEX_URL", self.project_urls), ("PIP_TRUSTED_HOST", hosts)):
+            if more:
+                environment[name] = " ".join([*environment.get(name, "").split(), *more])
         if self.proxy:
             for name in ("HTTP_PROXY", "HTTPS_PROXY"):
                 environment[name] = environment[name.lower()] = self.proxy
