@@ -73,7 +73,12 @@ def target(app: str, wanted: list[str]) -> str:
 
 def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
     words = " ".join(quoted(word) for word in ["--", *shlex.split(str(process["command"]))])
-    kind = "Type=oneshot" if process.get("schedule") else "Type=exec\nRestart=always\nRestartSec=1"
+    # systemd takes the signal of a stop for a failure where the type is oneshot, and for none elsewhere.
+    kind = (
+        "Type=oneshot\nSuccessExitStatus=SIGTERM"
+        if process.get("schedule")
+        else "Type=exec\nRestart=always\nRestartSec=1"
+    )
     shaped = "\n".join(sandbox(web, "%i"))
     return (
         f"{HEAD}[Unit]\nDescription={app}: {name} of generation %i\nPartOf={app}@%i.target\n"

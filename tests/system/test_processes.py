@@ -65,7 +65,6 @@ SHOP: dict[str, Any] = {
     "forge_state_directories": ["shop"],
     "forge_cache_directories": ["shop"],
     "forge_writable_paths": ["/mnt"],
-    "forge_seeds": ["sh -c 'echo seed >> /var/lib/shop/seeds'"],
     "forge_directory": "data",
     "forge_watch_seconds": 2,
     "forge_processes": {
@@ -123,12 +122,8 @@ def units(box: Fleet) -> set[str]:
 
 def test_second_app_comes_beside_the_first(box: Fleet, other: dict[str, Any], shop: Path) -> None:
     first = box.master("box")
-    failed = box.play("site", check=False, **{**SHOP, "forge_seeds": ["sh -c 'exit 3'"]}, forge_source=str(shop))
-    assert "\"sh -c 'exit 3'\": it failed with exit code 3" in failed.said()
-    assert box.on("box", "readlink /srv/shop/current || echo none") == "none"
     run = box.play("site", **SHOP, forge_source=str(shop))
     assert "hunter22" not in run.output
-    assert box.on("box", "cat /var/lib/shop/seeds") == "seed"
     assert live(box)
     assert box.master("box") == first
     assert box.get("box", "/healthz").status_code == 200
@@ -173,7 +168,6 @@ def test_processes_change_with_the_release_and_never_work_beside_each_other(
         box.play("deploy", **changed, **unit)
         new = live(box)
         assert place(box)["settings"] == "new = 1\n"
-        assert box.on("box", "cat /var/lib/shop/seeds") == "seed", "seeds come with the first release"
         box.play("rollback", **SHOP, **unit)
     assert result["lost"] == {}
     assert live(box) == old != new

@@ -65,7 +65,7 @@ def test_processes_run_as_the_web_process_does() -> None:
         assert worker.count(line) == 1, line
     assert not [line for line in worker if line.startswith(("Sockets=", "NonBlocking=", "RuntimeDirectory="))]
     nightly = units["shop.nightly@.service"]
-    assert "Type=oneshot\n" in nightly
+    assert "Type=oneshot\nSuccessExitStatus=SIGTERM\n" in nightly
     assert "Restart=" not in nightly
     assert "TimeoutStopSec=60\n" in nightly
     assert "OnCalendar=daily\n" in units["shop.nightly@.timer"]
