@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import http.server
@@ -61,6 +62,84 @@ def answer(box: Fleet) -> dict[str, Any]:
 
 def record(box: Fleet) -> dict[str, Any]:
     return dict(json.loads(box.on("box", "cat /srv/forge/current/release.json")))
+
+
+@pytest.fixture
+def over_ssh(box: Fleet, monorepo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The repository on a node, behind its SSH server; the key is ours alone."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    box.on("box", "command -v git || { apt-get -qq update && apt-get -qq install --yes git; }")
+    box.on("box", "id git || useradd --create-home --shell /usr/bin/git-shell git")
+    public = key.with_suffix(".pub").read_text().strip()
+    box.on("box", f"install -d -m 700 -o git ~git/.ssh && echo '{public}' > ~git/.ssh/authorized_keys")
+    bare = tmp_path / "shop.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", monorepo, bare], check=True)
+    packed = subprocess.run(["tar", "-C", tmp_path, "-cz", "shop.git"], check=True, capture_output=True).stdout
+    box.on("box", f"echo {base64.b64encode(packed).decode()} | base64 -d | tar -C ~git -xz && chown -R git: ~git")
+    monkeypatch.setenv(
+        "GIT_SSH_COMMAND",
+        f"ssh -i {key} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=accept-new "
+        f"-o UserKnownHostsFile={tmp_path}/known_hosts",
+    )
+    return f"git+ssh://git@{box.address('box')}/home/git/shop.git"
+
+
+def test_a_repository_behind_ssh_is_a_source(
+    box: Fleet, over_ssh: str, monorepo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"forge_source_directory": "backend", "forge_target": "shop.main:app"}
+    cache = {"forge_build_cache": str(tmp_path / "cache")}
+    box.play("site", **COMMON, **given, **cache, forge_source=f"{over_ssh}@v1.5")
+    assert record(box)["commit"] == git_head(monorepo)
+    assert answer(box)["version"] == "1.5"
+    monkeypatch.setenv("GIT_SSH_COMMAND", "ssh -i /nonexistent -o IdentitiesOnly=yes -o BatchMode=yes")
+    run = box.play(
+        "build", check=False, **COMMON, **given, forge_source=over_ssh, forge_build_cache=str(tmp_path / "x")
+    )
+    assert run.rc != 0
+    assert "shop.git cannot be fetched: " in run.said()
+
+
+def test_commits_and_directories_of_a_lock_are_installed_by_hash(box: Fleet, tmp_path: Path) -> None:
+    """With the real tool for the bill of materials, and a build backend from the index."""
+    build_system = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+    about = '[project]\nname = "{}"\nversion = "1.0"\nrequires-python = ">=3.11"\n'
+    for root, name in ((tmp_path / "kept", "kept"), (tmp_path / "app" / "libs" / "near", "near")):
+        (root / name).mkdir(parents=True)
+        (root / name / "__init__.py").write_text(f"name = {name!r}\n")
+        (root / "pyproject.toml").write_text(about.format(name) + build_system)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, "-C", tmp_path / "kept", *command], check=True)
+    main = (
+        "import json\nimport kept\nimport near\n\n\nasync def app(scope, receive, send):\n"
+        "    body = json.dumps([kept.name, near.name]).encode()\n"
+        "    headers = [(b'content-length', str(len(body)).encode())]\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': headers})\n"
+        "    await send({'type': 'http.response.body', 'body': body})\n"
+    )
+    app = tmp_path / "app"
+    (app / "main.py").write_text(main)
+    (app / "pyproject.toml").write_text(
+        about.format("shop") + 'dependencies = ["kept", "near", "uvicorn"]\n[tool.uv.sources]\n'
+        f'kept = {{ git = "file://{tmp_path}/kept" }}\nnear = {{ path = "libs/near" }}\n'
+    )
+    subprocess.run(["uv", "lock", "--quiet"], cwd=app, check=True)
+    given = {**COMMON, "forge_server": "uvicorn", "forge_source": str(app), "forge_target": "main:app"}
+    box.play("build", **given, forge_artifact=str(tmp_path / "shop.tar"))
+    with tarfile.open(tmp_path / "shop.tar") as opened:
+        bill = json.load(opened.extractfile("sbom.cdx.json"))  # type: ignore[arg-type]
+    assert {"kept", "near", "uvicorn"} <= {each["name"] for each in bill["components"]}
+    box.play("deploy", **given)
+    assert json.loads(box.on("box", "curl -fsS --max-time 5 http://127.0.0.1:8000/health")) == ["kept", "near"]
+    assert box.play("deploy", **given).changed("box") == 0
+    assert box.play("status", **given).rc == 0
+    layer = record(box)["layer"]
+    (app / "libs" / "near" / "near" / "__init__.py").write_text("name = 'nearer'\n")
+    box.play("deploy", **given)
+    assert json.loads(box.on("box", "curl -fsS --max-time 5 http://127.0.0.1:8000/health")) == ["kept", "nearer"]
+    assert record(box)["layer"] != layer
 
 
 def test_a_poetry_project_is_locked_installed_and_deployed_offline(cut: Fleet) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from .errors import BuildError
 from .files import digest, file_digest, keep, used
 from .index import Index, without_secrets
+from .lock import Pin, entries
 from .platform import Platform
 
 FORMAT = 1
@@ -33,7 +34,7 @@ def write_artifact(path: Path, release: str, cache: Path, index: Index, builder:
     files: dict[str, Path | bytes] = {
         "code.tar.gz": Path(record["code"]["path"]),
         "lock.txt": locks.encode(),
-        "sbom.cdx.json": bill_of_materials(locks, cache, index),
+        "sbom.cdx.json": bill_of_materials(with_names(locks, record["beside"]), cache, index),
     }
     layers = {}
     for key, layer in sorted(record["layers"].items()):
@@ -65,6 +66,16 @@ def write_artifact(path: Path, release: str, cache: Path, index: Index, builder:
         return
     path.unlink(missing_ok=True)
     keep(path, content, [])
+
+
+def with_names(locks: str, beside: list[str]) -> str:
+    """A lock with names and versions in place of paths, whose projects a tool does not look into."""
+    found = list(entries(locks))
+    told = {entry.name for entry in found if not isinstance(entry, Pin)}
+    known = [f"{each}\n" for each in beside if each.partition("==")[0] not in told]
+    known += [str(entry) for entry in found if isinstance(entry, Pin)]
+    known += [f"{entry.name} @ {entry.address}\n" for entry in found if not isinstance(entry, Pin) and entry.name]
+    return "".join(known)
 
 
 def bill_of_materials(locks: str, cache: Path, index: Index) -> bytes:

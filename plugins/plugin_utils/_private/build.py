@@ -77,6 +77,7 @@ def build(
     hosts = {}
     layers = {}
     jobs: list[Job] = []
+    beside: list[Path] = []
     with ThreadPoolExecutor() as pool:  # the installers come while the wheels do
         one_each = {platform.machine: platform for platform in platforms}
         installers = {name: pool.submit(fetch_installer, cache, one, index) for name, one in one_each.items()}
@@ -86,6 +87,7 @@ def build(
             chosen += [pin for pin in pins_for(added, platform) if pin.name not in have]
             try:
                 own = own_wheels(source, lock, platform, cache, index)
+                beside += own
                 artifact = build_layer(chosen, platform, cache, index, made, own)
             except NotHere as wanted:
                 jobs += wanted.jobs
@@ -117,6 +119,7 @@ def build(
         **{name: result[name] for name in ("release", "commit", "dirty", "code", "import_paths", "locks")},
         "requires_python": source.requires_python,
         "in_layer": bool(source.requirement),
+        "beside": sorted({named(wheel) for wheel in beside}),
         "layers": layers,
         "time": git(source.directory, "show", "--no-patch", "--format=%cI", source.commit).strip()
         if source.commit
@@ -192,6 +195,12 @@ def own_wheels(source: Source, lock: Lock, platform: Platform, cache: Path, inde
     return found
 
 
+def named(wheel: Path) -> str:
+    """Its name and version as a requirement."""
+    name, version = parse_wheel_filename(wheel.name)[:2]
+    return f"{name}=={version}"
+
+
 def build_layer(
     chosen: list[Pin], platform: Platform, cache: Path, index: Index, made: list[str], own: Sequence[Path] = ()
 ) -> dict[str, Any]:
@@ -200,8 +209,7 @@ def build_layer(
     :param own: wheels that no index has.
     """
     for wheel in own:
-        name, version = parse_wheel_filename(wheel.name)[:2]
-        chosen = [*chosen, Pin(Requirement(f"{name}=={version}"), (f"sha256:{file_digest(wheel)}",))]
+        chosen = [*chosen, Pin(Requirement(named(wheel)), (f"sha256:{file_digest(wheel)}",))]
     requirements = "".join(map(str, sorted(chosen, key=lambda pin: str(pin).lower())))
     layer = f"{digest(requirements.encode(), platform.key.encode())[:ID_LENGTH]}-py{platform.minor}"
     path = cache / "layers" / f"{layer}.tar"
