@@ -156,6 +156,21 @@ def bytes_to(addresses: list[str]) -> Iterator[Callable[[], int]]:
         run(*as_root("nft", "delete", "table", "inet", TABLE), check=False)
 
 
+@contextmanager
+def room_for(hosts: int) -> Iterator[None]:
+    """Each node's systemd takes about ten inotify instances, of which a user has 128: more for a while."""
+    limit = "fs.inotify.max_user_instances"
+    had = int(run("sysctl", "-n", limit))
+    needed = max(had, 64 * hosts)
+    try:
+        if needed > had:
+            run(*as_root("sysctl", "-qw", f"{limit}={needed}"))
+        yield
+    finally:
+        if needed > had:
+            run(*as_root("sysctl", "-qw", f"{limit}={had}"))
+
+
 class App:
     """The app of the benchmark as a project: that of app/ with its lock, and a main module without a database."""
 
@@ -566,15 +581,16 @@ def main() -> int:
         failed = {str(row["tool"]) for row in results.left_out if row["work"] in WORKS}
         working = [tool for tool in tools if tool not in failed]
         bench = Bench(nodes, working, here, results, given.reps, given.full)
-        try:
-            if "provision" in here:
-                bench.provision()
-            bench.works = [work for work in here if work != "provision"]
-            if bench.works and bench.tools:
-                bench.steady()
-        finally:
-            if not given.keep:
-                nodes.clean()
+        with room_for(hosts):
+            try:
+                if "provision" in here:
+                    bench.provision()
+                bench.works = [work for work in here if work != "provision"]
+                if bench.works and bench.tools:
+                    bench.steady()
+            finally:
+                if not given.keep:
+                    nodes.clean()
     results.write()
     shutil.rmtree(WORK, ignore_errors=True)
     print_table(results.table(), results.left_out)
