@@ -87,14 +87,18 @@ class Bench:
     def configuration(self, home: Path, workers: int) -> str:
         """gunicorn.conf.py as the role writes it, with its defaults."""
         variables = {
-            "__forge_workers": {"count": workers, "reason": "benchmark"},
+            "__forge_sizing": {"count": workers, "reason": "benchmark"},
+            "forge_server": "gunicorn",
+            "forge_worker_class": "",
+            "forge_preload": ["fastapi"],
             "forge_timeout": 60,
             "forge_drain_seconds": 5,
             "forge_keepalive": 75,
             "forge_trusted_proxies": ["127.0.0.1", "::1"],
             "forge_access_log": False,
         }
-        environment = jinja2.Environment(keep_trailing_newline=True)
+        environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+        environment.filters["to_json"] = json.dumps
         environment.filters["bool"] = bool
         text = environment.from_string((SERVICE / "templates" / "gunicorn.conf.py.j2").read_text())
         return text.render(variables)
@@ -135,7 +139,8 @@ class Bench:
         generation.mkdir(parents=True)
         (home / "current").symlink_to(generation)
         (home / "state").mkdir()
-        shutil.copy(SERVICE / "files" / "forge_worker.py", generation)
+        for name in ("forge_server.py", "forge_worker.py"):
+            shutil.copy(SERVICE / "files" / name, generation)
         (generation / "gunicorn.conf.py").write_text(self.configuration(home, workers))
         gunicorn = [
             str(PYTHON),
