@@ -311,8 +311,8 @@ def main() -> int:
     if sys.argv[1:2] == ["--as-systemd"]:
         as_systemd(sys.argv[2], sys.argv[3], sys.argv[4:])
     parser = argparse.ArgumentParser(description="Compare what serving costs.")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--parts", default="ratio,sizing,beside")
     given = parser.parse_args()
     result: dict[str, object] = {}
