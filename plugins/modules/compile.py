@@ -92,6 +92,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.alone import Busy, alone
 from ..module_utils._private.debian import AptError, install, missing_packages
+from ..module_utils._private.reproducible import EPOCH
 
 UNIT = "forge-compile"
 CACHES = ("/var/cache/private", "/var/cache")
@@ -99,9 +100,10 @@ CACHES = ("/var/cache/private", "/var/cache")
 SCRIPT = """
 set -e
 tar -xf -
-gunzip uv.gz
-chmod 755 uv
-./uv build --wheel --offline --no-index --find-links wheels --no-config --no-sources --python "$1" --out-dir out source >&2
+"$1" -m zipfile -e uv.whl uv
+PATH="$PATH:$(echo "$PWD"/uv/*.data/scripts)"
+chmod 755 uv/*.data/scripts/uv
+uv build --wheel --offline --no-index --find-links wheels --no-config --no-sources --python "$1" --out-dir out source >&2
 cd out
 tar -cf - *.whl
 """
@@ -114,7 +116,7 @@ SANDBOX = (
 )  # fmt: skip
 ENVIRONMENT = {
     "HOME": f"/var/cache/{UNIT}", "UV_CACHE_DIR": f"/var/cache/{UNIT}/cache", "TMPDIR": f"/var/cache/{UNIT}",
-    "UV_PYTHON_DOWNLOADS": "never", "SOURCE_DATE_EPOCH": "315532800", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8",
+    "UV_PYTHON_DOWNLOADS": "never", "SOURCE_DATE_EPOCH": EPOCH, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8",
 }  # fmt: skip
 MISSING = re.compile(
     r"error: (?P<header>\S+\.h(?:pp)?): No such file"

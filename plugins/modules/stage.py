@@ -153,9 +153,9 @@ import base64
 import errno
 import fcntl
 import grp
-import gzip
 import hashlib
 import inspect
+import io
 import json
 import os
 import re
@@ -164,6 +164,7 @@ import stat
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -205,6 +206,12 @@ def is_whole(directory: str) -> bool:
             return handle.read() == fingerprint(directory)
     except OSError:
         return False
+
+
+def executable_of(wheel: bytes) -> bytes:
+    """The uv in its wheel."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as opened:
+        return opened.read(next(name for name in opened.namelist() if name.endswith(".data/scripts/uv")))
 
 
 def mark_whole(directory: str) -> None:
@@ -308,7 +315,7 @@ class Stage:
             self.clear_half_made()
             self.check_room(missing)
             if "installer" in missing:
-                write_atomically(self.installer(), gzip.decompress(self.blob("installer")), 0o755)
+                write_atomically(self.installer(), executable_of(self.blob("installer")), 0o755)
             if "layer" in missing:
                 self.install_layer()
             if "release" in missing:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
 import subprocess
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,9 @@ def test_artifact_has_the_code_and_the_platforms_wheels(shop: Shop) -> None:
     assert {"idna", "markupsafe", "gunicorn", "uvicorn", "uvicorn-worker"} <= set(locked)
     assert artifact["packages"] == len(locked) == len(names) - 1
     assert "--hash=sha256:82fee1fc78add43492d3a1898bfa6d8a904cc97d8427f683ed8e798d07761aa0" in requirements
-    with gzip.open(artifact["installer"]["path"]) as installer:
-        assert installer.read(4) == b"\x7fELF"
+    with zipfile.ZipFile(artifact["installer"]["path"]) as installer:
+        (uv,) = (name for name in installer.namelist() if name.endswith(".data/scripts/uv"))
+        assert installer.read(uv)[:4] == b"\x7fELF"
     for blob in (artifact["blob"], artifact["installer"], shop.first["code"]):
         assert hashlib.sha256(Path(blob["path"]).read_bytes()).hexdigest() == blob["sha256"]
 

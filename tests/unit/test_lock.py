@@ -92,6 +92,35 @@ def test_tags_are_those_that_the_hosts_libc_can_load_best_first() -> None:
     assert all(tag.endswith("_aarch64") for tag in TRIXIE.tags())
 
 
+@pytest.mark.parametrize(
+    ("platform", "wheels", "best"),
+    [
+        (BOOKWORM, ["a-1-py3-none-any.whl", "a-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"], 1),
+        (BOOKWORM, ["a-1-cp311-cp311-manylinux_2_17_x86_64.whl", "a-1-cp311-cp311-manylinux_2_28_x86_64.whl"], 1),
+        (BOOKWORM, ["a-1-cp39-abi3-manylinux_2_28_x86_64.whl", "a-1-cp311-cp311-manylinux_2_17_x86_64.whl"], 1),
+        (BOOKWORM, ["a-1-cp38-abi3-manylinux_2_17_x86_64.whl", "a-1-cp39-abi3-manylinux_2_17_x86_64.whl"], 1),
+        (BOOKWORM, ["a-1-py3-none-any.whl", "a-1-py2.py3-none-manylinux1_x86_64.whl", "a-1-cp36-none-any.whl"], 1),
+        (TRIXIE, ["a-1-cp313-cp313-manylinux_2_41_x86_64.whl", "a-1-cp311-abi3-manylinux_2_41_aarch64.whl"], 1),
+        (BOOKWORM, ["a-1-cp311-cp311-manylinux_2_37_x86_64.whl", "a-1-cp312-abi3-manylinux_2_17_x86_64.whl"], None),
+        (BOOKWORM, ["a-1-cp311-cp311-linux_x86_64.whl", "a-1-cp311-cp311-musllinux_1_2_x86_64.whl"], None),
+        (BOOKWORM, ["a-1.zip", "a.whl", "a-1-cp311-cp311-win_amd64.whl", "a-1-cp311-cp311t-manylinux_2_17_x86_64.whl"], None),
+    ],
+)  # fmt: skip
+def test_of_a_releases_wheels_the_one_that_fits_best_is_taken(
+    platform: Platform, wheels: list[str], best: int | None
+) -> None:
+    for order in (wheels, wheels[::-1]):
+        assert platform.best(order) == (None if best is None else wheels[best])
+    assert [platform.takes(wheel) for wheel in wheels].count(True) >= (best is not None)
+
+
+def test_a_wheel_with_the_bare_tag_runs_where_its_glibc_does() -> None:
+    wheel = "a-1-cp311-cp311-linux_x86_64.whl"
+    for glibc, runs in (("2.31", True), ("2.36", True), ("2.41", False)):
+        assert BOOKWORM.takes(wheel, Platform("3.11.9", "x86_64", glibc)) is runs
+    assert not BOOKWORM.takes(wheel)
+
+
 def test_pip_is_asked_for_the_hosts_platform_and_not_the_controllers() -> None:
     options = pip_target(TRIXIE)
     assert options[options.index("--python-version") + 1] == "3.13"

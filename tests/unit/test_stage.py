@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import gzip
 import hashlib
 import io
 import json
 import os
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +32,15 @@ from ansible_collections.thecodeforge.fastapi.plugins.modules.stage import (
 
 GENERATION = "0123456789ab-01234567"
 SECRET = "hunter22-hunter22"
+
+
+def wheel_of(script: str) -> bytes:
+    """A wheel of uv with a script in its place."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as wheel:
+        wheel.writestr("uv-1.0.data/scripts/uvx", "")
+        wheel.writestr("uv-1.0.data/scripts/uv", script)
+    return buffer.getvalue()
 
 
 class FakeOs:
@@ -132,7 +141,7 @@ def make(tmp_path: Path) -> Callable[..., Stage]:
             "blobs": {
                 "release": blob(packed({"shop/main.py": "app = None\n"})),
                 "layer": blob(packed({"requirements.txt": "", "wheels/x.whl": ""})),
-                "installer": blob(gzip.compress(INSTALLER.encode())),
+                "installer": blob(wheel_of(INSTALLER)),
             },
             **changes,
         }
@@ -295,7 +304,7 @@ def test_layer_that_cannot_be_installed_leaves_nothing(make: Callable[..., Stage
     broken = INSTALLER.replace(
         "esac", "esac\n" + f'case " $* " in *" {step} "*) echo no such wheel >&2; exit 2 ;; esac'
     )
-    stage = make(blobs={**make().given["blobs"], "installer": blob(gzip.compress(broken.encode()))})
+    stage = make(blobs={**make().given["blobs"], "installer": blob(wheel_of(broken))})
     with pytest.raises(StageError, match=r"^Could not .* of layer aaaaaaaaaaaa-py3\.11: no such wheel$"):
         stage.apply(["installer", "layer"])
     assert os.listdir(stage.layout.layers) == []

@@ -45,7 +45,9 @@ def test_service_account(root):
 
 def test_no_process_of_the_app_is_root(root, live):
     pids = root.check_output(f"systemctl show -P ControlGroup forge@{live}.service")
-    users = root.check_output(f"ps -eo user:20,cgroup:200 | grep -F '{pids.rsplit('/', 1)[1]}' | awk '{{print $1}}' | sort -u")
+    users = root.check_output(
+        f"ps -eo user:20,cgroup:200 | grep -F '{pids.rsplit('/', 1)[1]}' | awk '{{print $1}}' | sort -u"
+    )
     assert users == "forge"
 
 
@@ -110,7 +112,9 @@ def test_serves_and_keeps_what_is_written(root):
     serial = root.check_output("cat /proc/sys/kernel/random/uuid")
     body = json.dumps({"serial": serial, "name": "bolt"})
     made = json.loads(
-        root.check_output(f"curl -sS --fail -H 'Content-Type: application/json' -d '{body}' http://127.0.0.1:8000/parts")
+        root.check_output(
+            f"curl -sS --fail -H 'Content-Type: application/json' -d '{body}' http://127.0.0.1:8000/parts"
+        )
     )
     found = json.loads(root.check_output(f"curl -sS --fail http://127.0.0.1:8000/parts/{made['id']}"))
     assert found["serial"] == serial

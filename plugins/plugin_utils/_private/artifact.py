@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BuildError
+from .fetch import fetch
 from .files import digest, file_digest, keep, used
 from .index import Index, without_secrets
 from .lock import Pin, entries
 from .platform import Platform
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_artifact(path: Path, release: str, cache: Path, index: Index, builder: str) -> None:
@@ -185,19 +186,7 @@ def download(origin: str, sha256: str, cache: Path, index: Index) -> Path:
     path = cache / "downloads" / f"{sha256.lower()}.tar"
     if path.is_file():
         return used(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    try:
-        with index.open(origin) as answer, open(temporary, "wb") as handle:
-            shutil.copyfileobj(answer, handle)
-    except (OSError, ValueError) as error:
-        temporary.unlink(missing_ok=True)
-        raise BuildError(f"forge_source: {shown} cannot be downloaded: {without_secrets(str(error))}.") from None
-    found = file_digest(temporary)
-    if found != sha256.lower():
-        temporary.unlink()
-        raise BuildError(f"forge_source: {shown} has the sha256 {found}, not that of forge_source_sha256: not used.")
-    temporary.rename(path)
+    fetch(origin, path, [f"sha256:{sha256.lower()}"], index, f"forge_source: {shown}", "forge_source_sha256")
     return path
 
 

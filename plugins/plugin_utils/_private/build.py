@@ -208,9 +208,8 @@ def build_layer(
 
     :param own: wheels that no index has.
     """
-    for wheel in own:
-        chosen = [*chosen, Pin(Requirement(named(wheel)), (f"sha256:{file_digest(wheel)}",))]
-    requirements = "".join(map(str, sorted(chosen, key=lambda pin: str(pin).lower())))
+    beside = [Pin(Requirement(named(wheel)), (f"sha256:{file_digest(wheel)}",)) for wheel in own]
+    requirements = lines_of([*chosen, *beside])
     layer = f"{digest(requirements.encode(), platform.key.encode())[:ID_LENGTH]}-py{platform.minor}"
     path = cache / "layers" / f"{layer}.tar"
     if not path.is_file():
@@ -220,13 +219,17 @@ def build_layer(
             wheels.mkdir()
             for wheel in own:
                 shutil.copy(wheel, wheels)
-            installed = gather_wheels(chosen, wheels, platform, cache, index)
-            keep(path, archive_layer("".join(map(str, installed)), wheels), made)
+            gathered = gather_wheels(chosen, wheels, platform, cache, index)
+            keep(path, archive_layer(lines_of([*gathered, *beside]), wheels), made)
     return {
         "layer": layer,
         "blob": {"path": str(used(path)), "sha256": file_digest(path)},
-        "packages": len(chosen),
+        "packages": len(chosen) + len(beside),
     }
+
+
+def lines_of(pins: list[Pin]) -> str:
+    return "".join(sorted(map(str, pins), key=str.lower))
 
 
 def archive_layer(requirements: str, wheels: Path) -> bytes:

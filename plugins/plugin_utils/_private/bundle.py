@@ -51,7 +51,7 @@ def pack(job: Job, cache: Path, index: Index) -> Path:
         packed = scratch / path.name
         with tarfile.open(packed, "w") as archive:
             archive.add(source, "source")  # before the backend is asked, which may leave files there
-            archive.add(fetch_installer(cache, job.platform, index), "uv.gz")
+            archive.add(fetch_installer(cache, job.platform, index), "uv.whl")
             wheels = scratch / "wheels"
             wheels.mkdir()
             fetch_requires(job, source, wheels, index)

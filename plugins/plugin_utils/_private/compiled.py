@@ -7,18 +7,17 @@ import io
 import shutil
 import tarfile
 import tempfile
-import tomllib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from .errors import BuildError
-from .files import file_digest, keep, used
+from .fetch import address_of, fetch, listing, name_of
+from .files import keep, used
 from .index import Index
 from .lock import Pin
 from .platform import Platform, release
@@ -98,26 +97,12 @@ def fetch_sdist(pin: Pin, platform: Platform, index: Index, scratch: Path) -> Pa
 
     :raises BuildError: when it cannot be had.
     """
-    asked = f"{pin.requirement.name}{pin.requirement.specifier}\n"
-    done = index.uv(
-        "pip", "compile", "--quiet", "--no-deps", "--universal", "--no-header", "--format", "pylock.toml",
-        "--python-version", platform.minor, "-", text=asked,
-    )  # fmt: skip
-    packages = tomllib.loads(done.stdout).get("packages", []) if done.returncode == 0 else []
-    sdist: dict[str, Any] = packages[0].get("sdist", {}) if packages else {}
-    address = str(sdist.get("url") or sdist.get("path") or "")
-    if not address:
-        raise BuildError(
-            f"The package index does not say where the source of {pin.requirement} is: {done.stderr[-300:]}"
-        )
-    archive = scratch / address.split("?")[0].split("#")[0].rpartition("/")[2]
-    try:
-        with index.open(address) if "://" in address else open(address, "rb") as opened, open(archive, "wb") as handle:
-            shutil.copyfileobj(opened, handle)
-    except (OSError, ValueError) as error:
-        raise BuildError(f"The source of {pin.requirement} cannot be downloaded: {error}.") from None
-    if f"sha256:{file_digest(archive)}" not in pin.hashes:
-        raise BuildError(f"The index serves {pin.requirement} with another hash than the lock: not used.")
+    found, words = listing([pin], platform.minor, index)
+    sdist = found.get(pin.name, {}).get("sdist", {})
+    if not sdist:
+        raise BuildError(f"The package index does not say where the source of {pin.requirement} is: {words[-300:]}")
+    archive = scratch / name_of(sdist)
+    fetch(address_of(sdist), archive, pin.hashes, index, f"The source of {pin.requirement}")
     return unpack(archive, scratch)
 
 

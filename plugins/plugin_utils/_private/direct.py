@@ -16,8 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import parse_wheel_filename
 
+from ...module_utils._private.reproducible import EPOCH
 from .compiled import Job, NotHere, find_wheel, keep_wheel, unpack
 from .errors import BuildError
+from .fetch import fetch
 from .files import digest, file_digest, used
 from .index import Index, without_secrets
 from .lock import Direct
@@ -25,8 +27,6 @@ from .origin import fetch_git, split_git
 from .platform import Platform
 from .source import list_files, make_archive, open_source
 from .wheels import builder_for
-
-EPOCH = "315532800"
 
 
 def wheel_of(direct: Direct, base: Path, platform: Platform, cache: Path, index: Index) -> Path:
@@ -86,17 +86,7 @@ def download(direct: Direct, address: str, cache: Path, index: Index) -> Path:
     name = unquote(urlsplit(address).path).rpartition("/")[2]
     path = cache / "downloads" / digest("".join(sorted(direct.hashes)).encode())[:16] / name
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            part = Path(scratch) / name
-            try:
-                with index.open(address) as opened, open(part, "wb") as handle:
-                    shutil.copyfileobj(opened, handle)
-            except (OSError, ValueError) as error:
-                raise BuildError(f"{direct} cannot be downloaded: {without_secrets(str(error))}.") from None
-            if f"sha256:{file_digest(part)}" not in direct.hashes:
-                raise BuildError(f"{direct} has another hash than the lock says: not used.")
-            part.rename(path)
+        fetch(address, path, direct.hashes, index, str(direct))
     used(path.parent)
     return path
 

@@ -26,7 +26,14 @@ INDEX_ARGUMENTS: dict[str, dict[str, Any]] = {
     "proxy": {"type": "str", "default": "", "no_log": True},
     "ca_bundle": {"type": "str", "default": ""},
 }
-INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_INDEX_URL")
+INDEX_VARIABLES = (
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL",
+    "UV_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+)
 USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 
 
@@ -99,6 +106,10 @@ class Index:
             for name in ("SSL_CERT_FILE", "PIP_CERT", "GIT_SSL_CAINFO"):
                 environment[name] = bundle
         return environment
+
+    def others(self) -> str:
+        """Indexes beside the first, for uv where no project tells it of its own."""
+        return " ".join([*self.environment().get("UV_INDEX", "").split(), *self.project_urls])
 
     def open(self, address: str) -> IO[bytes]:
         """Open an address as uv would: through the proxy, with the CA bundle, with the credentials of an index at its host.

@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from ...module_utils._private.reproducible import EPOCH
 from .errors import BuildError
 from .files import digest, keep, used
 from .index import Index
@@ -118,7 +119,7 @@ def build_own_wheel(source: Source, names: list[str], index: Index) -> bytes:
             shutil.copy2(source.directory / name, path, follow_symlinks=False)
         done = index.uv(
             "build", "--quiet", "--wheel", "--no-create-gitignore", "--out-dir", f"{scratch}/out", str(project),
-            SOURCE_DATE_EPOCH="315532800",
+            SOURCE_DATE_EPOCH=EPOCH,
         )  # fmt: skip
         wheels = list(Path(scratch, "out").glob("*.whl"))
         if done.returncode != 0 or not wheels:

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import platform as machine_here
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 
+from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 
@@ -76,25 +80,32 @@ class Platform:
 
         :param built_on: where a wheel with the bare tag ``linux`` was built: it needs that glibc.
         """
-        try:
-            tags = parse_wheel_filename(wheel)[3]
-        except InvalidWheelFilename:
-            return False
+        return self.best([wheel], built_on) is not None
+
+    def best(self, wheels: Iterable[str], built_on: Platform | None = None) -> str | None:
+        """Of wheels, by their names, the one that pip would take here."""
+        order = wheel_tags(self)
         bare = f"linux_{self.machine}"
-        platforms = {"any", *self.tags()} - (set() if built_on and self.runs(built_on) else {bare})
-        own = f"cp{self.minor.replace('.', '')}"
-        pure = {"py3", f"py{self.minor.replace('.', '')}", "py2.py3"}
-        newest = int(self.minor.split(".")[1])
-        stable = {f"cp3{n}" for n in range(2, newest + 1)}
-        return any(
-            tag.platform in platforms
-            and (
-                (tag.interpreter in pure and tag.abi == "none")
-                or (tag.interpreter == own and tag.abi in (own, "none"))
-                or (tag.interpreter in stable and tag.abi == "abi3")
-            )
-            for tag in tags
-        )
+        known = bool(built_on and self.runs(built_on))
+        ranks: dict[str, int] = {}
+        for wheel in wheels:
+            with suppress(InvalidWheelFilename):
+                tags = parse_wheel_filename(wheel)[3]
+                fitting = [order[tag] for tag in tags if tag in order and (known or tag.platform != bare)]
+                if fitting:
+                    ranks[wheel] = min(fitting)
+        return min(ranks, key=lambda wheel: ranks[wheel], default=None)
+
+
+@cache
+def wheel_tags(platform: Platform) -> dict[Tag, int]:
+    """What a wheel may be tagged with to run on a platform, and how good that is: 0 is best."""
+    minor, interpreter = release(platform.minor), f"cp{platform.minor.replace('.', '')}"
+    tags = [
+        *cpython_tags(minor, abis=[interpreter], platforms=platform.tags()),
+        *compatible_tags(minor, interpreter=interpreter, platforms=platform.tags()),
+    ]
+    return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}
 
 
 def running() -> str:

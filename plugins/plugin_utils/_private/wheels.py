@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import shutil
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from ...module_utils._private.reproducible import EPOCH
 from .compiled import Job, NotHere, fetch_sdist, find_wheel, keep_wheel
 from .errors import BuildError
+from .fetch import address_of, listing, name_of
 from .files import digest, file_digest, keep, used
 from .index import Index
-from .lock import Pin
+from .lock import Pin, pins_for
 from .platform import Platform
-
-DOWNLOADS, WORTH_A_PIP = 4, 8
 
 
 def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cache: Path, index: Index) -> list[Pin]:
@@ -31,43 +30,57 @@ def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cach
     :raises NotHere: for what has to be compiled on a host first, all of it.
     :raises BuildError: naming the package that has no wheel for the platform, or whose hash differs.
     """
-    fetched, built, jobs = list(chosen), [], list[Job]()
-    while fetched:
-        words = fetch_wheels(fetched, destination, platform, index)
-        if not words:
-            break
+    left = fetch_from_addresses(chosen, destination, platform, index)
+    built, jobs = dict[str, Pin](), list[Job]()
+    while left and (words := download(map(str, left), destination, platform, index)):
         absent = re.search(r"No matching distribution found for ([A-Za-z0-9._-]+?)==", words)
-        found = [pin for pin in fetched if absent and pin.name == canonicalize_name(absent[1])]
+        found = [pin for pin in left if absent and pin.name == canonicalize_name(absent[1])]
         if not found or is_unreachable(words):
             raise BuildError(explain_pip(words, platform))
-        fetched.remove(found[0])
+        left.remove(found[0])
         try:
             wheel = build_wheel(found[0], platform, cache, index)
         except NotHere as wanted:
             jobs += wanted.jobs
             continue
         shutil.copy(wheel, destination)
-        built.append(Pin(found[0].requirement, (f"sha256:{file_digest(wheel)}",)))
+        built[found[0].name] = Pin(found[0].requirement, (f"sha256:{file_digest(wheel)}",))
     if jobs:
         raise NotHere(jobs)
-    return sorted([*fetched, *built], key=lambda pin: str(pin).lower())
+    return [built.get(pin.name, pin) for pin in chosen]
 
 
 def fetch_wheels(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> str:
-    """Download wheels, some at a time as pip does one after the other. Returns pip's words when that failed."""
-    parts = min(DOWNLOADS, -(-len(chosen) // WORTH_A_PIP))
-    with ThreadPoolExecutor(parts) as pool:
-        each = [pool.submit(download, chosen[n::parts], destination, platform, index) for n in range(parts)]
-        return next(filter(None, (one.result() for one in each)), "")
+    """Download wheels. Returns pip's words when that failed."""
+    left = fetch_from_addresses(chosen, destination, platform, index)
+    return download(map(str, left), destination, platform, index) if left else ""
 
 
-def download(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> str:
+def fetch_from_addresses(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> list[Pin]:
+    """Download the wheels that uv knows the addresses of: it asks for them all at once, pip reads page after page.
+
+    :returns: those that were not had so. Why, pip says best when it looks for them itself.
+    """
+    found, _words = listing(chosen, platform.minor, index)
+    known = {}
+    for pin in chosen:
+        wheels = {name_of(each): address_of(each) for each in found.get(pin.name, {}).get("wheels", [])}
+        best = platform.best(wheels)
+        if best and "://" in wheels[best]:
+            known[pin.name] = pin.at(wheels[best])
+    if not known or download(known.values(), destination, platform, index):
+        return chosen
+    return [pin for pin in chosen if pin.name not in known]
+
+
+def download(lines: Iterable[str], destination: Path, platform: Platform, index: Index) -> str:
+    """Download the wheels of requirements with hashes. Returns pip's words when that failed."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listed:
-        listed.write("".join(map(str, chosen)))
+        listed.writelines(lines)
         listed.flush()
         done = index.pip(
             "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", listed.name,
-            "--dest", str(destination), "--find-links", str(destination), *pip_target(platform),
+            "--dest", str(destination), *pip_target(platform),
         )  # fmt: skip
     return "" if done.returncode == 0 else done.stderr or "pip failed"
 
@@ -116,7 +129,7 @@ def build_wheel(pin: Pin, platform: Platform, cache: Path, index: Index) -> Path
         done = index.pip(
             "wheel", "--no-deps", "--no-binary", pin.name, "--require-hashes", "--requirement", str(listed),
             "--wheel-dir", str(Path(scratch) / "out"),
-            python=interpreter, SOURCE_DATE_EPOCH="315532800",
+            python=interpreter, SOURCE_DATE_EPOCH=EPOCH,
         )  # fmt: skip
         if done.returncode != 0:
             if re.search(rf"distribution found for {re.escape(pin.requirement.name)}==|DO NOT MATCH", done.stderr):
@@ -143,38 +156,31 @@ def builder_for(platform: Platform, index: Index) -> tuple[str, Platform]:
 def fetch_installer(cache: Path, platform: Platform, index: Index) -> Path:
     """The uv that installs layers on hosts: the controller's version, for the hosts' machine, checked by hash.
 
-    :returns: path of the executable, compressed.
+    :returns: path of its wheel.
     :raises BuildError: when it cannot be had, or is not what was fetched first.
     """
     version = index.uv("--version").stdout.split()[1]
     shelf = cache / "tools"
-    packed = shelf / f"uv-{version}-{platform.machine}.gz"
-    locked = shelf / f"{packed.name}.sha256"
-    if packed.is_file() and locked.is_file():
-        if file_digest(packed) != locked.read_text(encoding="ascii").strip():
-            raise BuildError(f"{packed} was changed since it was fetched: delete it and run again.")
+    wheel = shelf / f"uv-{version}-{platform.machine}.whl"
+    locked = shelf / f"{wheel.name}.sha256"
+    if wheel.is_file() and locked.is_file():
+        if file_digest(wheel) != locked.read_text(encoding="ascii").strip():
+            raise BuildError(f"{wheel} was changed since it was fetched: delete it and run again.")
         used(locked)
-        return used(packed)
-    asked = f"uv=={version}\n"
+        return used(wheel)
     hashed = index.uv(
-        "pip", "compile", "--quiet", "--no-deps", "--universal", "--generate-hashes", "--no-header", "-", text=asked
-    )
+        "pip", "compile", "--quiet", "--no-deps", "--universal", "--generate-hashes", "--no-header", "-",
+        text=f"uv=={version}\n",
+    )  # fmt: skip
     shelf.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shelf) as scratch:
-        done = hashed
-        if hashed.returncode == 0:
-            listed = Path(scratch) / "requirements.txt"
-            listed.write_text(hashed.stdout, encoding="utf-8")
-            done = index.uv(
-                "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes",
-                "--target", f"{scratch}/uv", "--python-platform", f"{platform.machine}-unknown-linux-gnu",
-                "--requirements", str(listed),
-            )  # fmt: skip
-        if done.returncode != 0:
-            raise BuildError(f"Could not get uv {version} for {platform.machine}: {done.stderr.strip()[-1000:]}")
-        content = gzip.compress((Path(scratch) / "uv" / "bin" / "uv").read_bytes(), compresslevel=1, mtime=0)
-    packed.unlink(missing_ok=True)
-    kept = keep(packed, content, [])
+        words = hashed.stderr if hashed.returncode != 0 else ""
+        words = words or fetch_wheels(pins_for(hashed.stdout, platform), Path(scratch), platform, index)
+        if words:
+            raise BuildError(f"Could not get uv {version} for {platform.machine}: {words.strip()[-1000:]}")
+        content = next(Path(scratch).glob("*.whl")).read_bytes()
+    wheel.unlink(missing_ok=True)
+    kept = keep(wheel, content, [])
     locked.unlink(missing_ok=True)
     keep(locked, f"{kept['sha256']}\n".encode(), [])
-    return packed
+    return wheel

@@ -140,7 +140,7 @@ def test_what_travels_is_source_uv_and_wheels_of_what_building_needs(world: Worl
     (job,) = wanted(world, "native", platforms=[OLDER], cache=tmp_path)
     with tarfile.open(pack(job, tmp_path, world.index)) as bundle:
         names = bundle.getnames()
-    assert {"uv.gz", "source/pyproject.toml", "source/backend.py", "wheels/asked_for-1.0-py3-none-any.whl"} <= set(
+    assert {"uv.whl", "source/pyproject.toml", "source/backend.py", "wheels/asked_for-1.0-py3-none-any.whl"} <= set(
         names
     )
     assert "source/left-behind" not in names
@@ -165,7 +165,7 @@ def test_source_with_another_hash_does_not_travel(world: World, tmp_path: Path) 
     try:
         archive.write_bytes(before + b"x")
         with pytest.raises(
-            BuildError, match=r"^The index serves native==1\.0 with another hash than the lock: not used"
+            BuildError, match=r"^The source of native==1\.0 has another hash than the lock says: not used"
         ):
             pack(job, tmp_path, world.index)
     finally:

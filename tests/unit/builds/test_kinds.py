@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private import wheels
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import build
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.compiled import NotHere
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.errors import BuildError
@@ -298,6 +299,25 @@ def test_an_index_that_the_project_names_itself_is_asked_with_its_credentials(
         made = world.build(world.write(f"own-index-{kind}", {"main.py": APP, **files}))
     assert world.installed(made)["inside"] == "1.0"
     assert "p@ss" not in Path(made["locks"][0]).read_text()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_pip_reads_pages_of_the_index_only_for_what_uv_knows_no_address_of(
+    world: World, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, pip_itself = list[str](), Index.pip
+
+    def pip(self: Index, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(Path(arguments[arguments.index("--requirement") + 1]).read_text())
+        return pip_itself(self, *arguments, **options)
+
+    monkeypatch.setattr(Index, "pip", pip)
+    if not known:
+        monkeypatch.setattr(wheels, "listing", lambda *_arguments: ({}, "no answer"))
+    made = world.build(world.write("asked", {"main.py": APP, "requirements.txt": "dep\n"}), cache=f"asked-{known}")
+    assert set(world.installed(made)) == SERVER | {"dep"}
+    assert asked
+    assert [" @ http" in text for text in asked] == [known] * len(asked)
 
 
 def test_versions_of_the_app_are_honoured_and_only_what_is_missing_is_added(world: World) -> None:
