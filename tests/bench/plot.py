@@ -1,4 +1,4 @@
-"""Draws build/bench/converge.json: plot.py JSON SVG. Needs matplotlib."""
+"""Draws build/bench/converge.json, or several such of one fleet each: plot.py JSON… SVG. Needs matplotlib."""
 
 import json
 import sys
@@ -19,35 +19,38 @@ LABELS = {
     "rollback": "rollback",
 }
 COLOURS = {"ours": "#2f6f4f", "pyinfra": "#7a8fb8", "mitogen": "#c9a25c", "ansible": "#b4646a"}
+COLUMNS = 3
 
 
 def main() -> None:
-    rows = [row for row in json.loads(Path(sys.argv[1]).read_text()) if row.get("work") in LABELS]
-    fleets = sorted({row["hosts"] for row in rows})
-    works = [work for work in LABELS if any(row["work"] == work for row in rows)]
+    rows = [row for path in sys.argv[1:-1] for row in json.loads(Path(path).read_text()) if row.get("work") in LABELS]
+    panels = [
+        (work, hosts, {row["tool"]: row for row in rows if (row["work"], row["hosts"]) == (work, hosts)})
+        for hosts in sorted({row["hosts"] for row in rows})
+        for work in LABELS
+    ]
+    panels = [panel for panel in panels if set(panel[2]) & set(COLOURS)]
+    lines = -(-len(panels) // COLUMNS)
     figure, all_axes = plt.subplots(
-        len(works), len(fleets), figsize=(4.2 * len(fleets), 1.25 * len(works)), squeeze=False, layout="constrained"
+        lines, COLUMNS, figsize=(4.2 * COLUMNS, 1.25 * lines), squeeze=False, layout="constrained"
     )
-    for work, line in zip(works, all_axes, strict=True):
-        for hosts, axes in zip(fleets, line, strict=True):
-            found = {row["tool"]: row for row in rows if (row["work"], row["hosts"]) == (work, hosts)}
-            tools = [tool for tool in COLOURS if tool in found]
-            if not tools:
-                axes.set_axis_off()
-                continue
-            walls = [found[tool]["wall_s"] for tool in tools]
-            spread = [
-                [wall - found[tool]["wall_s_min"] for tool, wall in zip(tools, walls, strict=True)],
-                [found[tool]["wall_s_max"] - wall for tool, wall in zip(tools, walls, strict=True)],
-            ]
-            bars = axes.barh(tools, walls, xerr=spread, color=[COLOURS[tool] for tool in tools], ecolor="#888")
-            axes.bar_label(bars, [f"{wall:.1f}" for wall in walls], label_type="center", color="white")
-            if "floor" in found:
-                axes.axvline(found["floor"]["wall_s"], color="black", linestyle=":", linewidth=1)
-            axes.invert_yaxis()
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.set_title(f"{LABELS[work]}, {hosts} host{'s' if hosts > 1 else ''} (s)", loc="left", fontsize=9)
-    figure.savefig(sys.argv[2], metadata={"Date": None})
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (work, hosts, found) in zip(all_axes.flat, panels, strict=False):
+        tools = [tool for tool in COLOURS if tool in found]
+        walls = [found[tool]["wall_s"] for tool in tools]
+        spread = [
+            [wall - found[tool]["wall_s_min"] for tool, wall in zip(tools, walls, strict=True)],
+            [found[tool]["wall_s_max"] - wall for tool, wall in zip(tools, walls, strict=True)],
+        ]
+        bars = axes.barh(tools, walls, xerr=spread, color=[COLOURS[tool] for tool in tools], ecolor="#888")
+        axes.bar_label(bars, [f"{wall:.1f}" for wall in walls], label_type="center", color="white")
+        if "floor" in found:
+            axes.axvline(found["floor"]["wall_s"], color="black", linestyle=":", linewidth=1)
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(f"{LABELS[work]}, {hosts} host{'s' if hosts > 1 else ''} (s)", loc="left", fontsize=9)
+    figure.savefig(sys.argv[-1], metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -77,11 +77,20 @@ def test_whatever_is_given_is_taken_for_something_or_refused_in_a_sentence(sourc
 
 
 @pytest.mark.parametrize(
-    "address", [f"https://u:{SECRET}@h/x", f"git+https://{SECRET}@h/x@main", f"a https://u:{SECRET}@h b"]
+    "address",
+    [
+        f"https://u:{SECRET}@h/x",
+        f"git+https://{SECRET}@h/x@main",
+        f"a https://u:{SECRET}@h b",
+        f"x @ https://h/x.whl?token={SECRET}&a=b#sha256=0",
+        f"'https://h/x.tar?{SECRET}'",
+    ],
 )
 def test_secrets_of_an_address_are_not_shown(address: str) -> None:
     assert SECRET not in without_secrets(address)
     assert "h" in without_secrets(address)
+    assert without_secrets(address).count("'") == address.count("'")
+    assert ("#sha256=0" in without_secrets(address)) == ("#" in address)
 
 
 class Repository:

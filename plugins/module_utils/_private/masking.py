@@ -15,8 +15,6 @@ MASK = "********"
 # Below this length a value ("1", "true", "8000") is no secret and masking it would garble every message.
 SHORTEST_SECRET = 6
 SECRET_NAME = re.compile(r"SECRET|PASSW|TOKEN|KEY|CREDENTIAL|PRIVATE|DSN|SALT|AUTH", re.IGNORECASE)
-
-
 # A line of TOML, YAML or INI that names a value, or the names below it.
 SETTING = re.compile(r"""(?P<indent>\s*)(?:- +)?["']?(?P<name>[\w.-]+)["']?\s*[:=](?P<value>.*)""")
 SECTION = re.compile(r"\s*\[+(?P<name>[^\]]+)\]+\s*(?:#.*)?")

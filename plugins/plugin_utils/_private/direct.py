@@ -92,10 +92,7 @@ def download(direct: Direct, address: str, cache: Path, index: Index) -> Path:
 
 
 def check_out(direct: Direct, address: str, below: str, cache: Path, index: Index, scratch: Path) -> Path:
-    try:
-        checkout, _commit = fetch_git(address, cache, index)
-    except BuildError as error:
-        raise BuildError(str(error).replace("forge_source", f"The dependency {direct}", 1)) from None
+    checkout, _commit = fetch_git(address, cache, index, f"The dependency {direct}")
     shutil.copytree(checkout, scratch / "source", symlinks=True)
     return inside(scratch / "source", below)
 

@@ -35,11 +35,12 @@ INDEX_VARIABLES = (
     "PIP_EXTRA_INDEX_URL",
 )
 USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
+QUERY = re.compile(r"(\w://[^\s?#'\"]+)\?[^\s#'\"]+")
 
 
 def without_secrets(words: str) -> str:
-    """Words with what stands before the host in any address left out."""
-    return USER_INFO.sub("***@", words)
+    """Words with what may be a secret in any address left out: what stands before the host, and the query."""
+    return QUERY.sub(r"\1?***", USER_INFO.sub("***@", words))
 
 
 def find_uv() -> str:

@@ -86,15 +86,16 @@ def split_git(source: str) -> tuple[str, str]:
     return (address[:at], address[at + 1 :]) if at >= 0 else (address, "")
 
 
-def fetch_git(source: str, cache: Path, index: Index) -> tuple[Path, str]:
+def fetch_git(source: str, cache: Path, index: Index, what: str = "forge_source") -> tuple[Path, str]:
     """A checkout, in the cache, of the commit that a git URL names.
 
+    :param what: begins the sentence of an error.
     :returns: its directory, and the commit.
     :raises BuildError: when the repository or the ref is not there.
     """
     address, ref = split_git(source)
     if ref.startswith("-"):
-        raise BuildError(f"forge_source: {ref!r} is not a ref.")
+        raise BuildError(f"{what}: {ref!r} is not a ref.")
     shown = without_secrets(address)
     plain = re.sub(r"(?<=^https://)[^/@]+@|(?<=^http://)[^/@]+@", "", address)
     extra: dict[str, Any] = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
@@ -106,7 +107,7 @@ def fetch_git(source: str, cache: Path, index: Index) -> tuple[Path, str]:
         try:
             done = index.run("git", "-C", str(mirror), *arguments, **extra)
         except FileNotFoundError:
-            raise BuildError("forge_source is a git URL, but the controller has no git.") from None
+            raise BuildError(f"{what} is a git URL, but the controller has no git.") from None
         return done.returncode, done.stdout.strip(), done.stderr.strip()
 
     def commit_of() -> str:
@@ -128,10 +129,10 @@ def fetch_git(source: str, cache: Path, index: Index) -> tuple[Path, str]:
         )  # fmt: skip
         if code != 0:
             cause = next((line for line in words.splitlines() if line.startswith(("fatal:", "error:"))), words[-300:])
-            raise BuildError(f"forge_source: {shown} cannot be fetched: {cause.partition(': ')[2] or cause}.")
+            raise BuildError(f"{what}: {shown} cannot be fetched: {cause.partition(': ')[2] or cause}.")
         commit = commit_of()
     if not commit:
-        raise BuildError(f"forge_source: {shown} has no branch, tag or commit {ref or 'HEAD'}.")
+        raise BuildError(f"{what}: {shown} has no branch, tag or commit {ref or 'HEAD'}.")
     used(mirror)
     checkout = cache / "checkouts" / f"{mirror.name[:-4]}-{commit[:16]}"
     if not (checkout / ".git").is_dir():
@@ -143,7 +144,7 @@ def fetch_git(source: str, cache: Path, index: Index) -> tuple[Path, str]:
             if code == 0:
                 code, _found, words = run("-C", str(staging), "checkout", "--quiet", "--detach", commit)
             if code != 0:
-                raise BuildError(f"forge_source: {shown} cannot be checked out: {words[-300:]}")
+                raise BuildError(f"{what}: {shown} cannot be checked out: {words[-300:]}")
             shutil.rmtree(checkout, ignore_errors=True)
             os.rename(staging, checkout)
         finally:
