@@ -11,9 +11,10 @@ description:
     tests on its private socket. It receives no public request yet. When it fails it is stopped and marked bad, and
     the live generation has not noticed; the answer says RV(healthy=false).
   - V(abandon) stops a candidate, because another host's failed.
-  - V(switch) flips C(current), waits until the new workers accept public requests, and stops the old generation,
-    which drains. Its other processes end before those of the new one start. It then watches the new one, and goes back
-    by itself when that fails.
+  - V(switch) flips C(current), waits until the new workers accept public requests, and tells the old generation to stand
+    by; it accepts nothing more, and answers what it has accepted. Its other processes end before those of the new one
+    start. Then the new one is watched. When it fails, the old one serves again at once; when all is well, the old one
+    stops.
   - A server that can neither stand by nor drain is tried on its private socket alone and stopped again. At the switch
     it starts beside the old generation, and serves as soon as it can.
   - A step that finds its work done does nothing.
@@ -149,6 +150,7 @@ import re
 import shlex
 import shutil
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
@@ -169,6 +171,8 @@ STOP_MARGIN = 30
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
 ABANDON_SECONDS = 5
+# Workers look ten times a second; those of an earlier version of this collection never do.
+STAND_BY_SECONDS = 2
 # What a switch writes is some kilobytes.
 ROOM = 1 << 20
 STILL_SERVES = "What served before still serves."
@@ -392,6 +396,7 @@ class Rollout:
         """
         before = self.layout.live()
         if before == self.generation:
+            self.lift(before)
             self.install_units()
             self.stop_others()
             self.hold_at_boot()
@@ -412,12 +417,15 @@ class Rollout:
                 self.point_current(self.generation)
                 self.wait_until_public()
             switched_in = time.monotonic() - flipped
-            self.stop_others()
+            # So the old one can serve again at once, should the new one turn out sick.
+            self.stop_others(only_processes=self.others_stand_by())
             self.hold_at_boot()
             processes = self.layout.processes(self.generation)
             if before or processes:
                 # Other processes have started only now.
                 self.watch((time.monotonic() if processes else flipped) + self.given["watch_seconds"])
+            if systemd.running(self.layout.app) != [self.generation]:
+                self.drain_others()
         except (RolloutError, systemd.SystemdError, OSError) as error:
             self.go_back(before, RolloutError(str(error), self.journal()))
         return switched_in
@@ -447,12 +455,18 @@ class Rollout:
 
     def point_current(self, generation: str) -> None:
         """The switch: one rename(2). Whoever reads ``current`` sees the old generation or the new one."""
+        self.lift(generation)
         temporary = f"{self.layout.current}.tmp"
         if os.path.lexists(temporary):
             os.unlink(temporary)  # of a rollout that was killed here
         os.symlink(os.path.join("generations", generation), temporary)
         os.rename(temporary, self.layout.current)
         sync_directory(self.layout.home)
+
+    def lift(self, generation: str) -> None:
+        """A generation that stands by serves again."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.layout.stand_by(generation))
 
     def wait_until_public(self) -> None:
         """Wait until every worker accepts public requests. A server that does not say so is asked for its health."""
@@ -479,10 +493,31 @@ class Rollout:
         systemd.systemctl("start", *names)
         systemd.systemctl("start", self.layout.target(self.generation))
 
-    def stop_others(self) -> None:
+    def others_stand_by(self) -> bool:
+        """Tell other generations to accept nothing more, and to answer what they have accepted.
+
+        :returns: whether they do; not every server can.
+        """
+        others = [each for each in systemd.instances(self.layout.app) if each != self.generation]
+        for each in others:
+            with suppress(FileExistsError, FileNotFoundError):
+                os.close(os.open(self.layout.stand_by(each), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        deadline = time.monotonic() + STAND_BY_SECONDS
+        while any(public_workers(self.layout, each) for each in others):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PAUSE)
+        return True
+
+    def drain_others(self) -> None:
+        """:raises RolloutError: when the new generation turned sick meanwhile."""
+        self.stop_others()
+        self.watch(time.monotonic())
+
+    def stop_others(self, only_processes: bool = False) -> None:
         for generation in systemd.running(self.layout.app):
             if generation != self.generation:
-                self.stop(generation)
+                self.stop(generation, only_processes)
 
     def move_socket(self) -> None:
         """Listen elsewhere: the one change that needs a restart, because a bound socket cannot move."""

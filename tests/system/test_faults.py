@@ -230,6 +230,8 @@ def test_host_goes_back_when_the_new_generation_fails_in_its_watch(
 ) -> None:
     bad = copy_of(fleet, pair[1], 0xDEAD + len(fault) % 3, fault)
     before = fleet.live(NODE)
+    master = f"systemctl show forge@{before} --property MainPID --property ActiveEnterTimestampMonotonic"
+    served = fleet.on(NODE, master)
     lose = "those that the dead processes had accepted" if fault.startswith("dies") else ""
     with serving(fleet, f"healthy, then {fault}", may_lose=lose) as row:
         answer = roll_out(fleet, bad, watch_seconds=6)
@@ -237,6 +239,7 @@ def test_host_goes_back_when_the_new_generation_fails_in_its_watch(
     assert answer["failed"]
     assert f"The host went back to {before}." in answer["msg"]
     assert fleet.live(NODE) == before
+    assert fleet.on(NODE, master) == served, "it stood by, and was not started again"
     assert record(fleet, bad)["state"] == "bad"
     fleet.on(NODE, f"rm -rf /srv/forge/generations/{bad} /etc/systemd/system/forge@{bad}.service")
 
@@ -258,7 +261,8 @@ POINTS = {
     "before the switch": "Rollout.point_current:before",
     "right after the switch": "Rollout.point_current:after",
     "when the new one is public": "Rollout.wait_until_public:after",
-    "while the old one drains": "Rollout.stop_others:0.3",
+    "while the old one stands by": "Rollout.others_stand_by:after",
+    "while the old one drains": "Rollout.drain_others:0.3",
     "in the watch": "Rollout.watch:before",
     "before the prune": "Generations.prune:before",
 }

@@ -207,13 +207,13 @@ def test_switch_stops_the_old_generation_after_the_new_one_serves(host: Host, mo
     states = Path(host.layout.worker_states(NEW))
     seen = []
 
-    def stop(generation: str) -> None:
-        seen.append((generation, host.layout.live(), {file.read_text() for file in states.iterdir()}))
-        Rollout.stop(rollout, generation)
+    def stop(generation: str, only_processes: bool) -> None:
+        seen.append((generation, only_processes, host.layout.live(), {file.read_text() for file in states.iterdir()}))
+        Rollout.stop(rollout, generation, only_processes)
 
     monkeypatch.setattr(rollout, "stop", stop)
     rollout.switch()
-    assert seen == [(OLD, NEW, {"public\n"})]
+    assert seen == [(OLD, True, NEW, {"public\n"}), (OLD, False, NEW, {"public\n"})]
     assert host.running == [NEW]
     assert host.layout.live() == NEW
     assert os.readlink(host.layout.current) == f"generations/{NEW}"
@@ -274,10 +274,43 @@ def test_new_generation_that_turns_sick_while_it_is_watched_is_taken_back(host: 
     rollout = host.rollout()
     rollout.start_candidate()
     host.answers[NEW] = [200, 503, 200, 503]
+    host.systemd.calls.clear()
     with pytest.raises(RolloutError, match=rf"was healthy, and then GET /healthz answered 503.* went back to {OLD}\.$"):
         rollout.switch()
     assert host.layout.live() == OLD
     assert host.running == [OLD]
+    assert host.layout.service(OLD) not in host.stopped(), "it stood by"
+    assert not Path(host.layout.stand_by(OLD)).exists()
+
+
+def test_old_generation_stands_by_while_the_new_one_is_watched(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = host.rollout()
+    rollout.start_candidate()
+    watched = []
+
+    def watch(until: float) -> None:
+        watched.append((host.running, Path(host.layout.stand_by(OLD)).exists()))
+        Rollout.watch(rollout, until)
+
+    monkeypatch.setattr(rollout, "watch", watch)
+    rollout.switch()
+    assert watched == [([OLD, NEW], True), ([NEW], True)]  # systemd removes the file with its directory
+    host.rollout(OLD).start_candidate()
+    host.rollout(OLD).switch()
+    assert host.running == [OLD]
+    assert not Path(host.layout.stand_by(OLD)).exists()
+
+
+def test_old_generation_that_cannot_stand_by_is_stopped_before_the_watch(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = host.rollout()
+    rollout.start_candidate()
+    monkeypatch.setattr(module, "public_workers", lambda _layout, _generation: 2)
+    watched = []
+    monkeypatch.setattr(rollout, "watch", lambda _until: watched.append(host.running))
+    rollout.switch()
+    assert watched == [[NEW]]
 
 
 def test_drain_that_took_the_whole_watch_does_not_hide_a_sick_generation(host: Host) -> None:
@@ -539,7 +572,8 @@ def test_old_processes_end_before_new_ones_start(host: Host) -> None:
     assert others == {f"forge.worker@{OLD}.service"}, "a candidate's processes wait for the switch"
     started: list[set[str]] = []
     host.systemd.on_start = lambda units: (
-        f"forge.worker@{NEW}.service" in units and started.append({unit for unit in host.systemd.active if OLD in unit})
+        f"forge.worker@{NEW}.service" in units
+        and started.append({unit for unit in host.systemd.active if OLD in unit and unit.startswith("forge.")})
     )
     rollout.switch()
     assert started[0] == set()

@@ -50,6 +50,10 @@ class Layout:
         """Directory in which each worker of a generation says what it is doing."""
         return os.path.join(self.run, generation)
 
+    def stand_by(self, generation: str) -> str:
+        """File that tells a live generation to stand by again; systemd removes it with the generation's directory."""
+        return os.path.join(self.worker_states(generation), "stand-by")
+
     def service(self, generation: str) -> str:
         return f"{self.app}@{generation}.service"
 

@@ -4,13 +4,15 @@
 """Uvicorn that stands by until its generation is live, and drains before it stops.
 
 Two generations of a service hold the same public socket, which systemd owns. The new one must not accept from
-it before it has been checked; the old one must answer whatever it has accepted. ForgeServer says how. Under
+it before it has been checked; the old one must answer whatever it has accepted, and serve again at once when the new one
+turns out sick. ForgeServer says how. Under
 Gunicorn a worker runs it (forge_worker.py); by itself it is one process: `python -m forge_server SETTINGS.json TARGET`.
 
 Environment, all optional; without it this is Uvicorn with a drain:
   FORGE_WORKER_CURRENT     symbolic link to the live generation
   FORGE_WORKER_GENERATION  name of this generation: live when the link points at it
-  FORGE_WORKER_STATE       directory where a file named by the process's pid says standby, public or draining
+  FORGE_WORKER_STATE       directory where a file named by the process's pid says standby, public or draining; a file
+                           named "stand-by" there tells a live generation to stand by again
   FORGE_WORKER_DRAIN       seconds a drain may take (20)
   LISTEN_FDNAMES           set by systemd: sockets named "public" wait for the generation to be live
 """
@@ -36,6 +38,7 @@ POLL = 0.05  # seconds between two looks at the link, or at what a drain still w
 FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
 SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
 FIRST_SOCKET = 3  # sd_listen_fds(3)
+STAND_BY = "stand-by"  # as in plugins/module_utils/_private/layout.py
 
 CONNECTION_CLOSE = (b"connection", b"close")
 END_OF_STREAM = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -86,7 +89,11 @@ class StateFile:
 
     def __init__(self, directory: str | None, log: logging.Logger) -> None:
         self.path = Path(directory, str(os.getpid())) if directory else None
+        self.stand_by = Path(directory, STAND_BY) if directory else None
         self.log = log
+
+    def tells_to_stand_by(self) -> bool:
+        return self.stand_by is not None and self.stand_by.exists()
 
     def write(self, word: str) -> None:
         if self.path:
@@ -189,7 +196,7 @@ class DrainableApp:
 
 
 class ForgeServer(Server):
-    """Uvicorn's server, with a standby before its main loop and a drain before its shutdown.
+    """Uvicorn's server, with a standby before its main loop, and again when it is told to, and a drain before its shutdown.
 
     Uvicorn accepts as soon as it has started. And its shutdown() (uvicorn/server.py) closes idle connections at
     once: also those whose request is on its way, or has arrived and was not yet read.
@@ -198,6 +205,8 @@ class ForgeServer(Server):
     def __init__(self, config, sockets: list, state: StateFile) -> None:
         super().__init__(config)
         self.immediate, self.public = split_sockets(sockets)
+        self.listeners: list[asyncio.Server] = []  # of the public sockets
+        self.retired = None  # when it was told to stand by
         self.state = state
         self.drain_seconds = float(os.environ.get("FORGE_WORKER_DRAIN", 20))
 
@@ -209,15 +218,32 @@ class ForgeServer(Server):
         if self.public:
             self.state.write("standby")
             while not is_live(unless_told=True):
-                if await self.on_tick(0):  # 0: with the duties of every second, such as the heartbeat
+                if await super().on_tick(0):  # 0: with the duties of every second, such as the heartbeat
                     return
                 await asyncio.sleep(POLL)
-            await self.listen(self.public)
+            await self.listen()
         self.state.write("public")
         await super().main_loop()
 
-    async def listen(self, sockets: list) -> None:
-        """As uvicorn/server.py startup() does."""
+    async def on_tick(self, counter: int) -> bool:
+        if self.public and self.state.tells_to_stand_by() == bool(self.listeners):
+            if self.listeners:
+                await self.retire()
+            else:
+                await self.listen()
+                self.state.write("public")
+        return await super().on_tick(counter)
+
+    async def retire(self) -> None:
+        """Stand by again. What was accepted is answered as in a drain: a stop only goes on with it."""
+        self.app.draining, self.retired = True, asyncio.get_running_loop().time()
+        listeners, self.listeners = self.listeners, []
+        await self.stop_listening(listeners)
+        self.state.write("standby")
+
+    async def listen(self) -> None:
+        """As uvicorn/server.py startup() does; with copies, as a closed listener closes its socket."""
+        self.app.draining, self.retired = False, None
 
         def create_protocol():
             return self.config.http_protocol_class(
@@ -225,31 +251,33 @@ class ForgeServer(Server):
             )
 
         create_server = asyncio.get_running_loop().create_server
-        for sock in sockets:
-            options = {"sock": sock, "ssl": self.config.ssl, "backlog": self.config.backlog}
-            self.servers.append(await create_server(create_protocol, **options))
+        for sock in self.public:
+            options = {"sock": sock.dup(), "ssl": self.config.ssl, "backlog": self.config.backlog}
+            self.listeners.append(await create_server(create_protocol, **options))
+        self.servers += self.listeners
 
     async def shutdown(self, sockets=None) -> None:
         try:
-            await self.stop_listening()
+            await self.stop_listening(list(self.servers))
             await self.drain()
             await super().shutdown(sockets=sockets)
         finally:
             # Here, as capture_signals() then raises SIGTERM again, which ends the process.
             self.state.remove()
 
-    async def stop_listening(self) -> None:
-        """Close our listeners: the sockets live on in systemd and in the other generation.
+    async def stop_listening(self, servers: list) -> None:
+        """Close listeners of ours: the sockets live on in systemd and in the other generation.
 
         asyncio accepts in one callback and makes the transport in a later one, which fails, and so loses the
         connection, if the server was closed in between (asyncio/base_events.py Server._attach()).
         """
-        for server in self.servers:
+        for server in servers:
             for sock in server.sockets:
                 asyncio.get_running_loop().remove_reader(sock)  # uvloop has neither that gap nor such a reader
         await asyncio.sleep(POLL)
-        for server in self.servers:
+        for server in servers:
             server.close()
+            self.servers.remove(server)
 
     async def drain(self) -> None:
         """Answer what was accepted, with "Connection: close"; end what would not end; at the bound cut the rest."""
@@ -257,8 +285,9 @@ class ForgeServer(Server):
         self.app.draining = True
         waiting_for, clock = self.server_state, asyncio.get_running_loop().time
         began = clock()
+        since = began if self.retired is None else self.retired
         while (waiting_for.connections or waiting_for.tasks) and not self.force_exit:
-            left = began + self.drain_seconds - clock()
+            left = max(since + self.drain_seconds, began + min(FLUSH, self.drain_seconds)) - clock()
             if left <= 0:
                 break
             for lasting in list(self.app.lasting):

@@ -30,6 +30,12 @@ async def swaps_under_load(site, worker: str, swaps: int) -> None:
             assert candidate.name not in load.served_by
             site.switch_to(candidate.name)
             await asyncio.to_thread(candidate.wait_for, "public")
+            for back in (True, False):
+                live.stand_by.touch()
+                await asyncio.to_thread(live.wait_for, "standby")
+                if back:
+                    live.stand_by.unlink()
+                    await asyncio.to_thread(live.wait_for, "public")
             live.stop()
             assert await asyncio.to_thread(live.ended) == 0
             assert "Traceback" not in live.said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -31,10 +32,59 @@ def test_candidate_serves_private_only_until_the_switch(site, worker):
     assert time.monotonic() - began < 1
     # The request that waited in the kernel's queue, as the public socket is never closed, is answered too.
     assert "new " in ask(site.address)
-    site.switch_to("other")  # once public, it is public until it stops
-    time.sleep(0.2)
+    site.switch_to("other")  # once public, it is public until it is told otherwise
+    site.current.unlink()
+    time.sleep(0.3)
     assert set(candidate.state.values()) == {"public"}
     assert "new " in ask(site.address)
+
+
+def ask_again(client: socket.socket, path: str = "/") -> None:
+    client.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+
+
+def answer_of(client: socket.socket) -> str:
+    """The next answer on a connection, whole."""
+    client.settimeout(5)
+    text = b""
+    while not (length := re.search(rb"content-length: (\d+).*\r\n\r\n(.*)", text, re.DOTALL)) or (
+        len(length[2]) < int(length[1])
+    ):
+        text += client.recv(65536)
+    return text.decode()
+
+
+@pytest.mark.parametrize("worker", [*LOOPS, "uvicorn"])
+def test_live_generation_stands_by_when_it_is_told_to_and_serves_again(site, worker):
+    old = site.live("old", worker=worker, drain=2)
+    for _ in range(2):
+        with socket.create_connection(site.address, 5) as kept, socket.create_connection(site.address, 5) as pending:
+            ask_again(kept)
+            assert "connection: close" not in answer_of(kept)
+            ask_again(pending, "/slow?seconds=1")
+            time.sleep(0.2)
+            old.stand_by.touch()
+            old.wait_for("standby")
+            with pytest.raises(TimeoutError):
+                ask(site.address, timeout=0.3)
+            assert "200 OK" in old.private()
+            ask_again(kept)
+            for client in (kept, pending):  # what was accepted is answered, with word that it was the last
+                assert "connection: close" in answer_of(client)
+        old.stand_by.unlink()
+        old.wait_for("public")
+        assert "old " in ask(site.address)
+    with socket.create_connection(site.address, 5) as idle:
+        ask_again(idle)
+        assert "connection: close" not in answer_of(idle)
+        told = time.monotonic()
+        old.stand_by.touch()
+        old.wait_for("standby")
+        time.sleep(1.5)
+        old.stop()
+        assert old.ended() == 0
+        assert time.monotonic() - told < 4  # the drain of 2 s had begun when it was told; an idle client uses it up
+    assert "Traceback" not in old.said
 
 
 def test_two_generations_share_the_socket_and_only_the_live_one_answers(site):

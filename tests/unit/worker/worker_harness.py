@@ -98,6 +98,7 @@ class Generation:
         self.directory = site.directory / "generations" / name
         self.states = self.directory / "run"
         self.states.mkdir(parents=True)
+        self.stand_by = self.states / "stand-by"
         self.log = self.directory / "log"
         self.private_path = str(self.directory / "private.sock")
         private = socket.socket(socket.AF_UNIX)
