@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import tomllib
 from collections.abc import Collection, Sequence
@@ -51,7 +52,7 @@ def listing(pins: Sequence[Pin], minor: str, index: Index) -> tuple[dict[str, di
     """
     done = index.uv(
         "pip", "compile", "--quiet", "--no-deps", "--universal", "--no-header", "--no-annotate",
-        "--format", "pylock.toml", "--python-version", minor, "--index-strategy", "unsafe-best-match", "-",
+        "--format", "pylock.toml", "--python", sys.executable, "--python-version", minor, "--index-strategy", "unsafe-best-match", "-",
         text="".join(f"{pin.requirement.name}{pin.requirement.specifier}\n" for pin in pins),
         UV_INDEX=index.others(), UV_CONCURRENT_DOWNLOADS=CONNECTIONS,
     )  # fmt: skip

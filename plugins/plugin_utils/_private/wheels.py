@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ...module_utils._private.reproducible import EPOCH
 from .compiled import Job, NotHere, fetch_sdist, find_wheel, keep_wheel
 from .errors import BuildError
-from .fetch import address_of, listing, name_of
+from .fetch import address_of, fetch, listing, name_of
 from .files import digest, file_digest, keep, used
 from .index import Index
-from .lock import Pin, pins_for
+from .lock import Pin
 from .platform import Platform
 
 
@@ -168,19 +169,17 @@ def fetch_installer(cache: Path, platform: Platform, index: Index) -> Path:
             raise BuildError(f"{wheel} was changed since it was fetched: delete it and run again.")
         used(locked)
         return used(wheel)
-    hashed = index.uv(
-        "pip", "compile", "--quiet", "--no-deps", "--universal", "--generate-hashes", "--no-header", "-",
-        text=f"uv=={version}\n",
-    )  # fmt: skip
-    shelf.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=shelf) as scratch:
-        words = hashed.stderr if hashed.returncode != 0 else ""
-        words = words or fetch_wheels(pins_for(hashed.stdout, platform), Path(scratch), platform, index)
-        if words:
-            raise BuildError(f"Could not get uv {version} for {platform.machine}: {words.strip()[-1000:]}")
-        content = next(Path(scratch).glob("*.whl")).read_bytes()
+    pin = Pin(Requirement(f"uv=={version}"), ())
+    found, words = listing([pin], platform.minor, index)
+    known = {name_of(each): each for each in found.get(pin.name, {}).get("wheels", [])}
+    best = platform.best(known)
+    if best is None:
+        raise BuildError(
+            f"The package index has no uv {version} for {platform.machine}. {words.strip()[-600:]}".strip()
+        )
+    hashes = [f"{name}:{value}" for name, value in known[best].get("hashes", {}).items()]
     wheel.unlink(missing_ok=True)
-    kept = keep(wheel, content, [])
+    fetch(address_of(known[best]), wheel, hashes, index, f"uv {version}", "the index says")
     locked.unlink(missing_ok=True)
-    keep(locked, f"{kept['sha256']}\n".encode(), [])
+    keep(locked, f"{file_digest(wheel)}\n".encode(), [])
     return wheel

@@ -313,7 +313,12 @@ def test_pip_reads_pages_of_the_index_only_for_what_uv_knows_no_address_of(
 
     monkeypatch.setattr(Index, "pip", pip)
     if not known:
-        monkeypatch.setattr(wheels, "listing", lambda *_arguments: ({}, "no answer"))
+        asked_itself = wheels.listing
+        monkeypatch.setattr(
+            wheels,
+            "listing",
+            lambda pins, *of: asked_itself(pins, *of) if pins[0].name == "uv" else ({}, "no answer"),
+        )
     made = world.build(world.write("asked", {"main.py": APP, "requirements.txt": "dep\n"}), cache=f"asked-{known}")
     assert set(world.installed(made)) == SERVER | {"dep"}
     assert asked
