@@ -8,20 +8,21 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Collection, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .errors import BuildError
 from .files import file_digest
-from .index import Index, without_secrets
+from .index import Index, Session, without_secrets
 from .lock import Pin
 
 CONNECTIONS = "8"  # of uv's 50 each asks the resolver for the same name, and some answers are lost on the way
 
 
 def fetch(
-    address: str, path: Path, hashes: Collection[str], index: Index, what: str, said: str = "the lock says"
+    address: str, path: Path, hashes: Collection[str], index: Index | Session, what: str, said: str = "the lock says"
 ) -> None:
     """Fetch a file. It is whole, or it is not there.
 
@@ -36,7 +37,7 @@ def fetch(
         try:
             with index.open(address) if "://" in address else open(address, "rb") as opened, open(part, "wb") as handle:
                 shutil.copyfileobj(opened, handle)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise BuildError(f"{what} cannot be downloaded: {without_secrets(str(error))}.") from None
         if f"sha256:{file_digest(part)}" not in hashes:
             raise BuildError(f"{what} has another hash than {said}: not used.")

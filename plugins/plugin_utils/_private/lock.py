@@ -324,14 +324,8 @@ class Pin:
         return next((each.version for each in self.requirement.specifier if each.operator in ("==", "===")), "")
 
     def __str__(self) -> str:
-        return self.line(f"{self.requirement.name}{self.requirement.specifier}")
-
-    def at(self, address: str) -> str:
-        """The line when its file is to come from an address."""
-        return self.line(f"{self.requirement.name} @ {address}")
-
-    def line(self, what: str) -> str:
-        return "".join([what, *(f" \\\n    --hash={value}" for value in sorted(self.hashes)), "\n"])
+        options = "".join(f" \\\n    --hash={value}" for value in sorted(self.hashes))
+        return f"{self.requirement.name}{self.requirement.specifier}{options}\n"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from .compiled import Job, NotHere, fetch_sdist, find_wheel, keep_wheel
 from .errors import BuildError
 from .fetch import address_of, fetch, listing, name_of
 from .files import digest, file_digest, keep, used
-from .index import Index
+from .index import Index, Session
 from .lock import Pin
 from .platform import Platform
+
+SESSIONS = 4
 
 
 def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cache: Path, index: Index) -> list[Pin]:
@@ -63,15 +67,21 @@ def fetch_from_addresses(chosen: list[Pin], destination: Path, platform: Platfor
     :returns: those that were not had so. Why, pip says best when it looks for them itself.
     """
     found, _words = listing(chosen, platform.minor, index)
-    known = {}
-    for pin in chosen:
-        wheels = {name_of(each): address_of(each) for each in found.get(pin.name, {}).get("wheels", [])}
-        best = platform.best(wheels)
-        if best and "://" in wheels[best]:
-            known[pin.name] = pin.at(wheels[best])
-    if not known or download(known.values(), destination, platform, index):
-        return chosen
-    return [pin for pin in chosen if pin.name not in known]
+
+    def fetch_some(pins: list[Pin]) -> list[Pin]:
+        session, left = Session(index), list(pins)
+        for pin in pins:
+            wheels = {name_of(each): address_of(each) for each in found.get(pin.name, {}).get("wheels", [])}
+            best = platform.best(wheels)
+            if best:
+                with suppress(BuildError):
+                    fetch(wheels[best], destination / best, pin.hashes, session, best)
+                    left.remove(pin)
+        return left
+
+    with ThreadPoolExecutor(SESSIONS) as pool:
+        lefts = pool.map(fetch_some, [chosen[n::SESSIONS] for n in range(SESSIONS)])
+        return [pin for left in lefts for pin in left]
 
 
 def download(lines: Iterable[str], destination: Path, platform: Platform, index: Index) -> str:
