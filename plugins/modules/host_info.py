@@ -114,6 +114,11 @@ host:
       type: list
       elements: str
       returned: always
+    lacks:
+      description: What a prepared host would have of the interpreter, the account and the packages, in words for people.
+      type: list
+      elements: str
+      returned: always
     live:
       description: Id of the generation that C(current) names; empty when there is none.
       type: str
@@ -243,20 +248,28 @@ def main() -> None:
     given = module.params
     quota, limit = cgroup_limits()
     total = memory_total_mb()
+    python = interpreter(given["python"])
+    account = has_account(given["user"], given["group"])
+    missing = missing_packages(given["packages"])
     libc, glibc = platform.libc_ver()
     module.exit_json(
         changed=False,
         host={
             "os": operating_system(),
-            "python": interpreter(given["python"]),
+            "python": python,
             "machine": platform.machine(),
             "glibc": glibc if libc == "glibc" else "",
             "cpus": len(os.sched_getaffinity(0)),
             "cpu_quota": quota,
             "memory_mb": min(total, limit) if limit else total,
             "addresses": addresses(),
-            "account": has_account(given["user"], given["group"]),
-            "missing_packages": missing_packages(given["packages"]),
+            "account": account,
+            "missing_packages": missing,
+            "lacks": [
+                *([] if python["installed"] else [given["python"]]),
+                *([] if account else [f"the account {given['user']} in the group {given['group']}"]),
+                *(f"the package {name}" for name in missing),
+            ],
             "live": Layout(given["root"], given["app"]).live(),
             "booted_with_systemd": os.path.isdir("/run/systemd/system"),
         },

@@ -499,6 +499,8 @@ class Rollout:
         :returns: whether they do; not every server can.
         """
         others = [each for each in systemd.instances(self.layout.app) if each != self.generation]
+        if not all(self.layout.read_record(each).get("drains", True) for each in others):
+            return False
         for each in others:
             with suppress(FileExistsError, FileNotFoundError):
                 os.close(os.open(self.layout.stand_by(each), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))

@@ -58,6 +58,15 @@ def test_one_sentence_and_hosts_untouched(nodes: Fleet, before: dict[str, str], 
     assert {host: nodes.fingerprint(host) for host in (*HOSTS, "db")} == before
 
 
+def test_a_deploy_to_hosts_that_were_not_prepared_says_what_they_lack(nodes: Fleet, before: dict[str, str]) -> None:
+    run = nodes.play("deploy", check=False, forge_packages=["libpq5"])
+    assert run.rc != 0
+    for host in HOSTS:
+        lacks = f"{host} lacks the account forge in the group forge, the package libpq5"
+        assert f"{lacks}: run the playbook site, which prepares hosts. Nothing was changed." in run.said()
+    assert {host: nodes.fingerprint(host) for host in (*HOSTS, "db")} == before
+
+
 def test_unreachable_host_stops_before_anything(nodes: Fleet, before: dict[str, str]) -> None:
     nodes.lab("stop", "app13")
     try:

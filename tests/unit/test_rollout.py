@@ -301,12 +301,16 @@ def test_old_generation_stands_by_while_the_new_one_is_watched(host: Host, monke
     assert not Path(host.layout.stand_by(OLD)).exists()
 
 
+@pytest.mark.parametrize("kind", ["of an earlier version", "of another kind"])
 def test_old_generation_that_cannot_stand_by_is_stopped_before_the_watch(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     rollout = host.rollout()
     rollout.start_candidate()
-    monkeypatch.setattr(module, "public_workers", lambda _layout, _generation: 2)
+    if kind == "of another kind":
+        Generations(host.layout).set_state(OLD, "good", drains=False)
+    else:
+        monkeypatch.setattr(module, "public_workers", lambda _layout, _generation: 2)
     watched = []
     monkeypatch.setattr(rollout, "watch", lambda _until: watched.append(host.running))
     rollout.switch()
