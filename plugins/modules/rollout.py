@@ -417,8 +417,8 @@ class Rollout:
                 self.point_current(self.generation)
                 self.wait_until_public()
             switched_in = time.monotonic() - flipped
-            # So the old one can serve again at once, should the new one turn out sick.
-            self.stop_others(only_processes=self.others_stand_by())
+            # Watched, the new one may turn out sick: then the old one can serve again at once.
+            self.stop_others(only_processes=self.given["watch_seconds"] > 0 and self.others_stand_by())
             self.hold_at_boot()
             processes = self.layout.processes(self.generation)
             if before or processes:
