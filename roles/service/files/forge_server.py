@@ -299,9 +299,9 @@ class ForgeServer(Server):
         log = logging.getLogger("uvicorn.error")
         if waiting_for.connections:
             log.warning("Closing %d connections after %.1f s", len(waiting_for.connections), clock() - began)
-        for connection in list(waiting_for.connections):
-            connection.transport.abort()
-        await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
+            for connection in list(waiting_for.connections):
+                connection.transport.abort()
+            await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
         log.addFilter(is_no_cancellation)
 
     def quit(self) -> None:
