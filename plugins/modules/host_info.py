@@ -267,7 +267,7 @@ def main() -> None:
             "missing_packages": missing,
             "lacks": [
                 *([] if python["installed"] else [given["python"]]),
-                *([] if account else [f"the account {given['user']} in the group {given['group']}"]),
+                *([] if account else [f"the account {given['user']} (group {given['group']}, no login)"]),
                 *(f"the package {name}" for name in missing),
             ],
             "live": Layout(given["root"], given["app"]).live(),

@@ -62,8 +62,8 @@ def test_a_deploy_to_hosts_that_were_not_prepared_says_what_they_lack(nodes: Fle
     run = nodes.play("deploy", check=False, forge_packages=["libpq5"])
     assert run.rc != 0
     for host in HOSTS:
-        lacks = f"{host} lacks the account forge in the group forge, the package libpq5"
-        assert f"{lacks}: run the playbook site, which prepares hosts. Nothing was changed." in run.said()
+        lacks = f"{host} lacks the account forge (group forge, no login), the package libpq5"
+        assert f"{lacks}: run the playbook site, which prepares hosts. Nothing was released." in run.said()
     assert {host: nodes.fingerprint(host) for host in (*HOSTS, "db")} == before
 
 

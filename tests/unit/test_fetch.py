@@ -26,6 +26,8 @@ class Server(ThreadingHTTPServer):
         self.connections += 1
         return super().get_request()
 
+    def handle_error(self, *_arguments: object) -> None: ...  # a client that left early, as the tests want it
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
@@ -44,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        if kind == "dropped" and self.server.connections == 1:
+        if kind == "dropped" and self.server.connections == 1 and len(self.server.seen) > 1:  # one that was kept
             self.close_connection = True
             return
         self.send_response(404 if kind == "absent" else 200)
@@ -83,6 +85,7 @@ def test_a_session_keeps_its_connection(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["moved", "closing", "dropped"])
 def test_a_session_goes_on_where_an_answer_is_not_just_an_answer(server: Server, tmp_path: Path, kind: str) -> None:
     session = Session(Index())
+    fetch(f"{server.url}/file", tmp_path / "first", HASHES, session, "x")
     for number in range(2):
         fetch(f"{server.url}/{kind}", tmp_path / str(number), HASHES, session, "x")
         fetch(f"{server.url}/file", tmp_path / f"file{number}", HASHES, session, "x")
@@ -119,12 +122,23 @@ def test_credentials_of_an_index_go_to_its_host_and_to_no_other(
 ) -> None:
     for name in ("UV_DEFAULT_INDEX", "UV_INDEX", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
-    for host, told in (("127.0.0.1", "Basic bWU6cEBzcw=="), ("elsewhere.test", None)):
-        index = Index(url=f"http://me:p%40ss@{host}:{server.server_port}/simple")
+    places = {
+        "http://me:p%40ss@127.0.0.1": "Basic bWU6cEBzcw==",
+        "http://me:x@other.test": None,
+        "https://me:x@127.0.0.1": None,
+    }
+    for place, told in places.items():
+        index = Index(url=f"{place}/simple")
         for opener in (index, Session(index)):
             with opener.open(f"{server.url}/file") as answer:
                 assert answer.read() == CONTENT
             assert server.seen[-1] == ("/file", told)
+
+
+def test_who_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Index, "open", lambda *_arguments: pytest.fail("asked again"))
+    with pytest.raises(ConnectionRefusedError):
+        Session(Index()).open("http://127.0.0.1:9/x")
 
 
 def test_a_proxy_is_asked_instead(server: Server) -> None:

@@ -53,7 +53,7 @@ def test_a_module_answers() -> None:
     host = on_this_machine("host_info", LOOK)["host"]
     assert host["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
     assert host["account"] is False
-    assert f"the account {LOOK['user']} in the group {LOOK['group']}" in host["lacks"]
+    assert f"the account {LOOK['user']} (group {LOOK['group']}, no login)" in host["lacks"]
 
 
 def test_little_is_sent() -> None:

@@ -35,7 +35,7 @@ INDEX_VARIABLES = (
     "PIP_INDEX_URL",
     "PIP_EXTRA_INDEX_URL",
 )
-TIMEOUT = 60  # seconds
+TIMEOUT = 30  # seconds, as uv has it
 USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 QUERY = re.compile(r"(\w://[^\s?#'\"]+)\?[^\s#'\"]+")
 
@@ -131,10 +131,11 @@ class Index:
 
     def authorization(self, address: str) -> dict[str, str]:
         """The header with the credentials that an address has itself, or that an index at its host has."""
-        environment = self.environment()
+        environment, asked = self.environment(), urlsplit(address)
         known = " ".join([address, *(environment.get(name, "") for name in INDEX_VARIABLES)])
         for each in map(urlsplit, known.split()):
-            if each.username and each.hostname == urlsplit(address).hostname:
+            # What was given for https never goes over plain http.
+            if each.username and each.hostname == asked.hostname and asked.scheme in (each.scheme, "https"):
                 told = f"{unquote(each.username)}:{unquote(each.password or '')}"
                 return {"Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
         return {}
@@ -179,24 +180,26 @@ class Session:
 
         What is opened is to be read to its end before the next.
 
-        :raises OSError, ValueError: when it cannot be opened.
+        :raises OSError, ValueError, http.client.HTTPException: when it cannot be opened.
         """
         parts = urlsplit(USER_INFO.sub("", address))
         if parts.scheme not in ("http", "https") or self.index.needs_proxy(address):
             return self.index.open(address)
         place = (parts.scheme, parts.netloc)
+        kept = self.connections.pop(place, None)
+        connection = kept or self.connect(*place)
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
         try:
-            connection = self.connections.get(place) or self.connect(*place)
-            self.connections[place] = connection
-            target = parts.path + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", target or "/", headers=self.index.authorization(address))
             answer = connection.getresponse()
-            if answer.status == http.HTTPStatus.OK:
-                return answer
         except (OSError, http.client.HTTPException):
-            pass
-        self.connections.pop(place, None)
-        return self.index.open(address)
+            if not kept:  # nobody answers: to ask again would only take as long again
+                raise
+            return self.index.open(address)
+        if answer.status != http.HTTPStatus.OK:
+            return self.index.open(address)
+        self.connections[place] = connection
+        return answer
 
     def connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         if scheme == "https":

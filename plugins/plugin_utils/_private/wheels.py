@@ -7,9 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +35,7 @@ def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cach
     """
     left = fetch_from_addresses(chosen, destination, platform, index)
     built, jobs = dict[str, Pin](), list[Job]()
-    while left and (words := download(map(str, left), destination, platform, index)):
+    while left and (words := download(left, destination, platform, index)):
         absent = re.search(r"No matching distribution found for ([A-Za-z0-9._-]+?)==", words)
         found = [pin for pin in left if absent and pin.name == canonicalize_name(absent[1])]
         if not found or is_unreachable(words):
@@ -58,7 +56,7 @@ def gather_wheels(chosen: list[Pin], destination: Path, platform: Platform, cach
 def fetch_wheels(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> str:
     """Download wheels. Returns pip's words when that failed."""
     left = fetch_from_addresses(chosen, destination, platform, index)
-    return download(map(str, left), destination, platform, index) if left else ""
+    return download(left, destination, platform, index) if left else ""
 
 
 def fetch_from_addresses(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> list[Pin]:
@@ -73,10 +71,12 @@ def fetch_from_addresses(chosen: list[Pin], destination: Path, platform: Platfor
         for pin in pins:
             wheels = {name_of(each): address_of(each) for each in found.get(pin.name, {}).get("wheels", [])}
             best = platform.best(wheels)
-            if best:
-                with suppress(BuildError):
+            try:
+                if best:
                     fetch(wheels[best], destination / best, pin.hashes, session, best)
                     left.remove(pin)
+            except BuildError:
+                break  # where nobody answers, each would take as long
         return left
 
     with ThreadPoolExecutor(SESSIONS) as pool:
@@ -84,10 +84,10 @@ def fetch_from_addresses(chosen: list[Pin], destination: Path, platform: Platfor
         return [pin for left in lefts for pin in left]
 
 
-def download(lines: Iterable[str], destination: Path, platform: Platform, index: Index) -> str:
-    """Download the wheels of requirements with hashes. Returns pip's words when that failed."""
+def download(chosen: list[Pin], destination: Path, platform: Platform, index: Index) -> str:
+    """Download wheels as pip finds them. Returns its words when that failed."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listed:
-        listed.writelines(lines)
+        listed.writelines(map(str, chosen))
         listed.flush()
         done = index.pip(
             "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", listed.name,
@@ -181,14 +181,14 @@ def fetch_installer(cache: Path, platform: Platform, index: Index) -> Path:
         return used(wheel)
     pin = Pin(Requirement(f"uv=={version}"), ())
     found, words = listing([pin], platform.minor, index)
-    known = {name_of(each): each for each in found.get(pin.name, {}).get("wheels", [])}
+    wheels = found.get(pin.name, {}).get("wheels", [])
+    known = {name_of(each): each for each in wheels if each.get("hashes", {}).get("sha256")}
     best = platform.best(known)
     if best is None:
-        raise BuildError(
-            f"The package index has no uv {version} for {platform.machine}. {words.strip()[-600:]}".strip()
-        )
-    hashes = [f"{name}:{value}" for name, value in known[best].get("hashes", {}).items()]
+        why = f"The package index has no uv {version} for {platform.machine}, or no sha256 of it."
+        raise BuildError(f"{why} {words.strip()[-600:]}".strip())
     wheel.unlink(missing_ok=True)
+    hashes = [f"sha256:{known[best]['hashes']['sha256']}"]
     fetch(address_of(known[best]), wheel, hashes, index, f"uv {version}", "the index says")
     locked.unlink(missing_ok=True)
     keep(locked, f"{file_digest(wheel)}\n".encode(), [])

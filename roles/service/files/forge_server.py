@@ -226,12 +226,12 @@ class ForgeServer(Server):
         await super().main_loop()
 
     async def on_tick(self, counter: int) -> bool:
-        if self.public and self.state.tells_to_stand_by() == bool(self.listeners):
-            if self.listeners:
-                await self.retire()
-            else:
-                await self.listen()
-                self.state.write("public")
+        told = bool(self.public) and self.state.tells_to_stand_by()
+        if told and self.listeners:
+            await self.retire()
+        elif self.public and not told and not self.listeners:
+            await self.listen()
+            self.state.write("public")
         return await super().on_tick(counter)
 
     async def retire(self) -> None:
