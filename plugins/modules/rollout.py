@@ -164,7 +164,7 @@ from ..module_utils._private.probe import ask, smoke_problem
 from ..module_utils._private.settled import idle_processes, installed, is_settled, needs_new_socket, public_workers
 from ..module_utils._private.transient import Transient, TransientError
 
-PAUSE = 0.05
+PAUSE = 0.02  # seconds between two looks; a look takes half as long
 PROBE_TIMEOUT = 5.0
 # systemd and Gunicorn add a little to the drain itself: see graceful_timeout and TimeoutStopSec in the service role.
 STOP_MARGIN = 30
