@@ -11,19 +11,19 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## install the tools into .venv
-	@tests/setup
+	@tools/setup
 
 lab: setup ## install what the lab of systemd nodes needs
 	@$(LAB) setup
 
 demo: lab ## empty systemd nodes to a serving app, and a curl of it
-	@tests/demo
+	@tools/demo
 
 check: setup ## lint and unit tests
-	@tests/check
+	@tools/check
 
 test: lab ## everything
-	@tests/all
+	@tools/all
 
 test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
 	@tests/apps/run

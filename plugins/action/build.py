@@ -10,13 +10,13 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..plugin_utils._private.build import build
-from ..plugin_utils._private.bundle import pack
-from ..plugin_utils._private.compiled import Job, NotHere
-from ..plugin_utils._private.controller import Controller
-from ..plugin_utils._private.errors import BuildError
-from ..plugin_utils._private.index import INDEX_ARGUMENTS, Index, without_secrets
-from ..plugin_utils._private.platform import Platform
+from ..plugin_utils._private.build.bundle import pack
+from ..plugin_utils._private.build.compiled import Job, NotHere
+from ..plugin_utils._private.build.errors import BuildError
+from ..plugin_utils._private.build.index import INDEX_ARGUMENTS, Index, without_secrets
+from ..plugin_utils._private.build.release import build
+from ..plugin_utils._private.build.target_platform import Platform
+from ..plugin_utils._private.transport.controller import Controller
 
 
 class ActionModule(ActionBase):

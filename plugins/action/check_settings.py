@@ -10,9 +10,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils._private.environment import read_environment
-from ..plugin_utils._private.errors import BuildError
-from ..plugin_utils._private.index import INDEX_ARGUMENTS, Index
-from ..plugin_utils._private.settings import check_settings
+from ..plugin_utils._private.build.app_settings import check_settings
+from ..plugin_utils._private.build.errors import BuildError
+from ..plugin_utils._private.build.index import INDEX_ARGUMENTS, Index
 
 
 class ActionModule(ActionBase):

@@ -10,11 +10,11 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils._private.compiled import accept
-from ..plugin_utils._private.errors import BuildError
-from ..plugin_utils._private.files import file_digest
-from ..plugin_utils._private.host_call import call
-from ..plugin_utils._private.platform import Platform
+from ..plugin_utils._private.build.cache import file_digest
+from ..plugin_utils._private.build.compiled import accept
+from ..plugin_utils._private.build.errors import BuildError
+from ..plugin_utils._private.build.target_platform import Platform
+from ..plugin_utils._private.transport.host_call import call
 
 
 class ActionModule(ActionBase):

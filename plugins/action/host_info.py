@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from ..plugin_utils._private.host_call import HostAction
+from ..plugin_utils._private.transport.host_call import HostAction
 
 
 class ActionModule(HostAction):

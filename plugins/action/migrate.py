@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ..plugin_utils._private.host_call import HostAction
+from ..plugin_utils._private.transport.host_call import HostAction
 
 
 class ActionModule(HostAction):

@@ -8,8 +8,14 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ..filter.unknown_names import unknown_names
-from ..plugin_utils._private.rules import declared_options, wrong_names, wrong_settings, wrong_types, wrong_values
+from ..plugin_utils._private.inventory.names import unknown_names
+from ..plugin_utils._private.inventory.rules import (
+    declared_options,
+    wrong_names,
+    wrong_settings,
+    wrong_types,
+    wrong_values,
+)
 
 OPTIONS = declared_options()  # read once, when Ansible loads this, and not again in each of its forks
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils._private.controller import Controller
-from ..plugin_utils._private.host_call import call
+from ..plugin_utils._private.transport.controller import Controller
+from ..plugin_utils._private.transport.host_call import call
 
 
 class ActionModule(ActionBase):

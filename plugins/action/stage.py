@@ -9,8 +9,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..filter.generation_id import generation_id
-from ..plugin_utils._private.host_call import call
+from ..plugin_utils._private.generation_id import generation_id
+from ..plugin_utils._private.transport.host_call import call
 
 # A release of code is kilobytes: it travels inside the module's call. A layer is megabytes: it is put as a file.
 INLINE_BYTES = 512 * 1024

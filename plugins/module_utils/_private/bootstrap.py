@@ -1,5 +1,5 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""Runs a module of this collection on a host from the sources that arrive with it: see plugin_utils/_private/host_call.py.
+"""Runs a module of this collection on a host from the sources that arrive with it: see plugin_utils/_private/transport/host_call.py.
 
 It stands in for ``ansible.module_utils.basic``, with what our modules use of it and nothing else.
 """

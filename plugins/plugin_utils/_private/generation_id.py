@@ -1,0 +1,18 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Id of a generation: the release's id, and a hash of the layer and of the texts of environment, settings and units."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def generation_id(release: str, layer: str, environment: str, files: dict[str, str], units: dict[str, str]) -> str:
+    """Same inputs, same id; whatever differs in what runs, another id."""
+    texts = {"layer": layer, "environment": environment}
+    texts.update({f"files/{name}": text for name, text in files.items()})
+    texts.update({f"units/{name}": text for name, text in units.items()})
+    hasher = hashlib.sha256()
+    for name, text in sorted(texts.items()):
+        for part in (name.encode(), text.encode()):
+            hasher.update(len(part).to_bytes(8, "big") + part)
+    return f"{release}-{hasher.hexdigest()[:8]}"

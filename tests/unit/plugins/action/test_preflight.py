@@ -1,0 +1,110 @@
+"""The preflight action, in a real run of Ansible: every finding at once, no value of a setting, nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[4]
+SECRET = "hunter22-hunter22"
+PLAY = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - thecodeforge.fastapi.preflight:
+"""
+
+
+def preflight(tmp_path: Path, *extra: str, **variables: Any) -> tuple[int, str]:
+    """Exit code and output of a run with these inventory variables, at a verbosity that shows much."""
+    (tmp_path / "play.yml").write_text(PLAY)
+    inventory = {"all": {"hosts": {"localhost": {"ansible_connection": "local", **variables}}}}
+    (tmp_path / "hosts.json").write_text(json.dumps(inventory))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.json", "-vv", "--diff", *extra, "play.yml"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "COLUMNS": "10000", "NO_COLOR": "1"},
+    )  # fmt: skip
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_all_findings_are_said_at_once_and_no_secret(tmp_path: Path) -> None:
+    rc, output = preflight(
+        tmp_path,
+        forge_enviroment={"SECRET_KEY": SECRET},
+        forge_xyzzy=SECRET,
+        forge_workers=SECRET,
+        forge_listen=f"{SECRET}:8000",
+        forge_environment={
+            "DATABASE_URL": "{{ forge_database_url_of_mine }}",
+            "SECRET_KEY": "{{ vault_secret_key }}",
+            "BROKEN": "{{ '" + SECRET + "' | no_such_filter }}",
+        },
+        forge_source="{{ nothing.at.all }}",
+    )
+    assert rc == 2
+    for sentence in (
+        "forge_enviroment is not a variable of this collection (did you mean forge_environment?).",
+        "forge_xyzzy is not a variable of this collection.",
+        "forge_workers must be of type int.",
+        "forge_listen must be of type list of str.",
+        "forge_environment.DATABASE_URL cannot be worked out: 'forge_database_url_of_mine' is undefined.",
+        "forge_environment.SECRET_KEY cannot be worked out: 'vault_secret_key' is undefined.",
+        "forge_environment.BROKEN cannot be worked out: ",
+        "forge_source cannot be worked out: 'nothing' is undefined.",
+        "Nothing was changed.",
+    ):
+        assert sentence in output
+    assert SECRET not in output
+    assert "Traceback" not in output
+
+
+def test_values_that_cannot_work_are_said_at_once_and_no_secret(tmp_path: Path) -> None:
+    rc, output = preflight(
+        tmp_path,
+        forge_app="My Shop",
+        forge_user="root",
+        forge_target="main.py",
+        forge_listen=["web1:8000"],
+        forge_timeout=0,
+        forge_environment={
+            "DATABASE_URL": f"postgresql://shop:{SECRET}#@db/shop",
+            "SECRET_KEY": SECRET + "\a",
+            "EMPTY": None,
+        },
+    )
+    assert rc == 2
+    for sentence in (
+        "forge_app must be lower-case letters",
+        "forge_user must be the name of a system account, and not root.",
+        "forge_target must have the form package.module:app.",
+        "forge_listen: 'web1:8000' must be address:port",
+        "forge_timeout must be more than 0.",
+        "forge_environment: FORGE_DATABASE_URL is not a URL",
+        "forge_environment: FORGE_SECRET_KEY contains the character U+0007",
+        "forge_environment: FORGE_EMPTY has no value",
+    ):
+        assert sentence in output
+    assert SECRET not in output
+
+
+def test_right_inventory_passes_also_in_check_mode(tmp_path: Path) -> None:
+    rc, output = preflight(
+        tmp_path,
+        *("-e", "forge_workers=3", "--check"),
+        secret=SECRET,
+        forge_target="shop.main:app",
+        forge_listen=["8000"],
+        forge_environment={
+            "SECRET_KEY": "{{ secret }}",
+            "DATABASE_URL": "postgresql://shop:{{ secret }}@db/shop",
+            "TAGS": [1],
+        },
+    )
+    assert rc == 0, output
+    assert "changed=0" in output
+    assert SECRET not in output

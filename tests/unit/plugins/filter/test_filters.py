@@ -1,0 +1,263 @@
+"""The other filters."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.thecodeforge.fastapi.plugins.filter.access_rules import access_rules
+from ansible_collections.thecodeforge.fastapi.plugins.filter.database_url import database_url
+from ansible_collections.thecodeforge.fastapi.plugins.filter.environment_file import environment_file
+from ansible_collections.thecodeforge.fastapi.plugins.filter.rollback_target import rollback_target
+from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report import rollout_report, url
+from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
+from ansible_collections.thecodeforge.fastapi.plugins.filter.table import table
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.generation_id import generation_id
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inventory.names import unknown_names
+from hypothesis import given
+from hypothesis import strategies as st
+
+hostile = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+texts = st.text("ab=\n/", max_size=4)
+files = st.dictionaries(st.text("ab/", max_size=3), texts, max_size=3)
+
+
+def test_environment_file_names_the_variable_and_not_the_value() -> None:
+    assert environment_file({"A": True}, prefix="FORGE_") == 'FORGE_A="true"\n'
+    with pytest.raises(AnsibleFilterError) as caught:
+        environment_file({"KEY": "s3cret\0"}, prefix="FORGE_")
+    assert "forge_environment: FORGE_KEY contains the character U+0000" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@given(hostile, hostile, hostile, st.integers(1, 65535))
+def test_every_part_of_a_database_url_can_be_read_back(name: str, user: str, password: str, port: int) -> None:
+    parts = urlsplit(database_url(name, user, password, "db.example.org", port))
+    assert parts.scheme == "postgresql"
+    assert (parts.hostname, parts.port) == ("db.example.org", port)
+    assert unquote(parts.username or "") == user
+    assert unquote(parts.password or "") == password
+    assert unquote(parts.path[1:]) == name
+    assert (parts.query, parts.fragment) == ("", "")
+
+
+def test_database_url_of_an_ipv6_address() -> None:
+    assert database_url("n", "u", "p", "2001:db8::7") == "postgresql://u:p@[2001:db8::7]:5432/n"
+
+
+inputs = st.fixed_dictionaries(
+    {
+        "release": st.sampled_from(["b1946ac92492", "000000000000"]),
+        "layer": texts,
+        "environment": texts,
+        "files": files,
+        "units": files,
+    }
+)
+
+
+@given(inputs, inputs)
+def test_generation_ids_are_the_same_exactly_when_all_inputs_are(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert GENERATION_ID.match(generation_id(**one))
+    assert (generation_id(**one) == generation_id(**other)) == (one == other)
+    backwards = {**one, "files": dict(reversed(one["files"].items())), "units": dict(reversed(one["units"].items()))}
+    assert generation_id(**backwards) == generation_id(**one)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"release": "000000000000"},
+        {"layer": "l2"},
+        {"environment": "A=1\n"},
+        {"files": {"gunicorn.conf.py": "workers = 4\n"}},
+        {"files": {"gunicorn_conf.py": "workers = 3\n"}},
+        {"units": {}},
+        {"files": {"forge.socket": "[Socket]\n"}, "units": {"gunicorn.conf.py": "workers = 3\n"}},
+    ],
+)
+def test_any_change_makes_another_generation(change: dict[str, Any]) -> None:
+    inputs: dict[str, Any] = {
+        "release": "b1946ac92492",
+        "layer": "l1",
+        "environment": "",
+        "files": {"gunicorn.conf.py": "workers = 3\n"},
+        "units": {"forge.socket": "[Socket]\n"},
+    }
+    assert generation_id(**{**inputs, **change}) != generation_id(**inputs)
+
+
+def test_table_lines_its_columns_up() -> None:
+    rows = [["host", "workers", "why"], ["web1", 5, ""], ["longer.example.org", 12, "x"]]
+    assert table(rows) == [
+        "host                workers  why",
+        "web1                5",
+        "longer.example.org  12       x",
+    ]
+    assert table([]) == []
+
+
+def test_unknown_names_say_what_was_meant() -> None:
+    known = ["forge_workers", "forge_listen", "forge_environment"]
+    said = unknown_names(["forge_listen", "forge_enviroment", "forge_worker", "forge_xyzzy"], known)
+    assert said == [
+        "forge_enviroment (did you mean forge_environment?)",
+        "forge_worker (did you mean forge_workers?)",
+        "forge_xyzzy",
+    ]
+
+
+def test_access_rules_let_only_the_clients_in_and_only_with_a_password() -> None:
+    rules = access_rules(["192.0.2.7", "2001:db8::7", "192.0.2.7"], database="shop", user="seller")
+    remote = [rule for rule in rules if rule.get("source") not in (None, "127.0.0.1/32", "::1/128")]
+    assert remote == [
+        {"contype": "host", "databases": "shop", "users": "seller", "source": source, "method": "scram-sha-256"}
+        for source in ("192.0.2.7/32", "2001:db8::7/128")
+    ]
+    assert {rule["method"] for rule in rules if rule["contype"] == "host"} == {"scram-sha-256"}
+    assert access_rules(["2001:db8::7", "192.0.2.7"], database="shop", user="seller") == rules
+
+
+def test_access_rules_refuse_what_is_no_address() -> None:
+    with pytest.raises(ValueError, match="everyone"):
+        access_rules(["everyone"], database="shop", user="seller")
+
+
+def report_host(**changes: Any) -> dict[str, Any]:
+    return {
+        "inventory_hostname": "web1",
+        "__forge_look": {"host": {"os": {"name": "Debian 12"}, "python": {"version": "3.11.2"}}},
+        "__forge_workers": {"count": 5, "reason": "2 CPUs: 2 x 2 + 1"},
+        "__forge_staged": {"live": "aaaaaaaaaaaa-00000000", "generation": "bbbbbbbbbbbb-00000000"},
+        "__forge_listen": ["0.0.0.0:8000"],
+        **changes,
+    }
+
+
+def test_report_of_a_rollout() -> None:
+    done = {
+        "__forge_candidate": {"changed": True, "seconds": 1.25},
+        "__forge_switched": {"changed": True, "switched_in": 0.5, "seconds": 12.0},
+    }
+    rows = rollout_report(
+        [report_host(**done), report_host(**done, __forge_staged={"live": "", "generation": "x"}), report_host()]
+    )
+    assert dict(zip(*rows[:2], strict=True)) == {
+        "host": "web1",
+        "system": "Debian 12",
+        "Python": "3.11.2",
+        "workers": "5",
+        "why": "2 CPUs: 2 x 2 + 1",
+        "from": "aaaaaaaaaaaa-00000000",
+        "to": "bbbbbbbbbbbb-00000000",
+        "address": "http://web1:8000",
+        "seconds": "1.8",
+    }
+    assert rows[2][5] == "nothing"
+    assert (rows[3][5], rows[3][8]) == ("no change", "-")
+
+
+@pytest.mark.parametrize(
+    ("listen", "variables", "address"),
+    [
+        ("8000", {}, "http://web1:8000"),
+        ("[::]:8000", {"ansible_host": "192.0.2.7"}, "http://192.0.2.7:8000"),
+        ("0.0.0.0:80", {"ansible_host": "2001:db8::7"}, "http://[2001:db8::7]:80"),
+        ("127.0.0.1:8000", {}, "http://127.0.0.1:8000"),
+        ("[2001:db8::7]:80", {}, "http://[2001:db8::7]:80"),
+        ("/run/forge.sock", {}, "/run/forge.sock"),
+    ],
+)
+def test_report_says_where_it_serves(listen: str, variables: dict[str, str], address: str) -> None:
+    assert url(report_host(__forge_listen=[listen], **variables)) == address
+
+
+LIVE, OLD, OLDER, BAD = (
+    "cccccccccccc-00000000",
+    "bbbbbbbbbbbb-00000000",
+    "aaaaaaaaaaaa-00000000",
+    "eeeeeeeeeeee-00000000",
+)
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    return {
+        "live": LIVE,
+        "previous": OLD,
+        "served": [LIVE, OLD, OLDER],
+        "generations": {
+            OLDER: {"state": "left"},
+            OLD: {"state": "good", "schema": "0002"},
+            LIVE: {"state": "good", "schema": "0002"},
+            BAD: {"state": "bad", "reason": "it exited"},
+        },
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        ({}, OLD),
+        ({"schema": "0002"}, OLD),
+        ({"schema": "0003", "compatible": True}, OLD),
+        ({"to": OLDER}, OLDER),
+        ({"to": "aaaaaaaaaaaa"}, OLDER),
+        ({"to": "cccccccccccc"}, LIVE),
+    ],
+)
+def test_rollback_goes_to_what_has_served(options: dict[str, Any], target: str) -> None:
+    assert rollback_target(status(), **options) == {"generation": target, "problem": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "problem"),
+    [
+        ({"live": ""}, {}, "nothing was ever released here"),
+        ({"previous": ""}, {}, "there is no earlier good generation to go back to"),
+        ({}, {"to": "aaaa"}, f"there is no generation or release aaaa here; kept are {OLDER}, {OLD}, {LIVE}"),
+        ({}, {"to": BAD}, f"{BAD} has never served: it is bad (it exited)"),
+        ({}, {"schema": "0003"}, f"the database is at schema 0003, but {OLD} was migrated to 0002"),
+        ({}, {"schema": "0003", "to": OLDER}, f"but {OLDER} was released without saying its schema"),
+    ],
+)
+def test_rollback_that_cannot_work_is_refused(changes: dict[str, Any], options: dict[str, Any], problem: str) -> None:
+    chosen = rollback_target(status(**changes), **options)
+    assert chosen["generation"] == ""
+    assert problem in chosen["problem"]
+    assert chosen["problem"].endswith(". Nothing was changed.") or "forge_schema_compatible=true" in chosen["problem"]
+
+
+def status_host(**changes: Any) -> dict[str, Any]:
+    said = {"live": LIVE, "since": "2026-01-01T00:00:00Z", "workers": 3, "healthy": True, "problem": "", "previous": ""}
+    said["generations"] = {LIVE: {"commit": "0123456789abcdef"}}
+    return {"inventory_hostname": "web1", "__forge_status": {**said, "lock": {}, **changes}}
+
+
+def test_status_of_a_host() -> None:
+    holder = {"user": "ann", "host": "laptop", "reason": "deploy", "since": "noon"}
+    sick = status_host(live="", since="", healthy=False, problem="it does not run", lock=holder, previous=OLD)
+    head, *rows = status_report([status_host(), sick])
+    assert head == ["host", "live", "commit", "since", "workers", "healthy", "previous", "drift", "lock"]
+    assert rows[0] == ["web1", LIVE, "0123456789", "2026-01-01T00:00:00Z", "3", "yes", "-", "?", "-"]
+    assert rows[1][1:4] == ["nothing", "-", "-"]
+    assert rows[1][5:7] == ["no: it does not run", OLD]
+    assert rows[1][8] == "ann@laptop (deploy) since noon"
+
+
+@pytest.mark.parametrize(
+    ("generation", "staged", "drift"),
+    [
+        (LIVE, {"drifted": [], "missing": [], "settled": True}, "-"),
+        (OLD, {"drifted": [], "missing": [], "settled": False}, f"the inventory asks for {OLD}"),
+        (LIVE, {"drifted": ["/etc/x"], "missing": [], "settled": False}, "edited: /etc/x"),
+        (LIVE, {"drifted": [], "missing": ["layer"], "settled": True}, "incomplete"),
+        (LIVE, {"drifted": [], "missing": [], "settled": False}, "incomplete"),
+    ],
+)
+def test_status_says_how_a_host_differs_from_the_inventory(generation: str, staged: dict[str, Any], drift: str) -> None:
+    host = {**status_host(), "__forge_staged": {**staged, "generation": generation}}
+    assert status_report([host])[1][7] == drift

@@ -1,0 +1,162 @@
+"""One deploy at a time: the lock on a host, and who holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
+from ansible_collections.thecodeforge.fastapi.plugins.modules import deploy_lock as module
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.transport.controller import (
+    Controller,
+    is_dead,
+    machine,
+    start_of,
+)
+
+ANN = {"token": "m-1-1", "user": "ann", "host": "laptop", "machine": "m", "pid": 1}
+BOB = {**ANN, "token": "m-2-2", "user": "bob", "pid": 2}
+
+
+class Answered(Exception):
+    """What a module returns."""
+
+
+@pytest.fixture
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    def exit_json(_module: object, **answer: Any) -> None:
+        raise Answered(answer)
+
+    monkeypatch.setattr(basic.AnsibleModule, "exit_json", exit_json)
+    monkeypatch.setattr(layout_module.os, "fchown", lambda *_arguments: None)
+
+    def call(owner: dict[str, Any], state: str = "held", **more: Any) -> dict[str, Any]:
+        arguments = {"app": "forge", "root": str(tmp_path), "state": state, "reason": "deploy", "_owner": owner, **more}
+        with patch_module_args(arguments), pytest.raises(Answered) as caught:
+            module.main()
+        return caught.value.args[0]
+
+    return call
+
+
+def test_second_one_is_refused_and_told_who_holds_it(lock: Callable[..., dict[str, Any]]) -> None:
+    first = lock(ANN)
+    assert (first["changed"], first["refused"]) == (True, False)
+    second = lock(BOB)
+    assert (second["changed"], second["refused"]) == (False, True)
+    assert second["holder"] == first["holder"]
+    assert {"user": "ann", "host": "laptop", "reason": "deploy"}.items() <= second["holder"].items()
+
+
+def test_holder_may_take_it_again_and_keeps_its_since(
+    lock: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = lock(ANN)["holder"]
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 100)
+    again = lock(ANN, seconds=600)
+    assert (again["changed"], again["refused"]) == (False, False)
+    assert again["holder"]["since"] == first["since"]
+    assert again["holder"]["expires"] > first["expires"]
+
+
+def test_heartbeat_keeps_ones_own_and_takes_nothing(lock: Callable[..., dict[str, Any]]) -> None:
+    assert lock(ANN, "kept")["refused"], "it was never taken, or given back, or broken"
+    first = lock(ANN, seconds=60)["holder"]
+    kept = lock(ANN, "kept", reason="", seconds=600)
+    assert not kept["refused"]
+    assert kept["holder"] == {**first, "expires": kept["holder"]["expires"]}
+    assert kept["holder"]["expires"] > first["expires"] + 500
+    assert lock(BOB, "kept")["refused"]
+    lock(ANN, "released")
+    assert lock(ANN, "kept")["refused"]
+
+
+def test_only_the_holder_releases_it(lock: Callable[..., dict[str, Any]]) -> None:
+    lock(ANN)
+    assert not lock(BOB, "released")["changed"]
+    assert lock(BOB)["refused"]
+    assert lock(ANN, "released") == {"changed": True, "refused": False, "holder": {}}
+    assert not lock(BOB)["refused"]
+
+
+def test_anybody_may_break_it(lock: Callable[..., dict[str, Any]]) -> None:
+    lock(ANN)
+    assert lock(BOB, "broken")["changed"]
+    assert not lock(BOB, "broken")["changed"]
+
+
+def test_lock_of_a_controller_that_died_expires(
+    lock: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(ANN, seconds=60)
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 61)
+    assert not lock(BOB)["refused"]
+
+
+def test_lock_of_a_dead_process_is_taken_over_and_no_other(lock: Callable[..., dict[str, Any]]) -> None:
+    lock(ANN)
+    assert lock(BOB, _over="m-3-3")["refused"]
+    assert not lock(BOB, _over=ANN["token"])["refused"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"token": "x"}'])
+def test_broken_lock_file_holds_nobody_up(lock: Callable[..., dict[str, Any]], tmp_path: Path, text: str) -> None:
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "lock.json").write_text(text)
+    assert not lock(ANN)["refused"]
+
+
+def test_check_mode_takes_nothing(lock: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    assert not lock(ANN, _ansible_check_mode=True)["changed"]
+    assert not (tmp_path / "forge").exists()
+    lock(ANN)
+    assert lock(BOB, _ansible_check_mode=True)["holder"]["user"] == "ann"
+
+
+def test_lock_file_shows_no_more_than_who_and_why(lock: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    lock(ANN)
+    written = json.loads((tmp_path / "forge" / "lock.json").read_text())
+    assert set(written) == {*ANN, "reason", "since", "expires"}
+
+
+def test_this_controller_is_alive() -> None:
+    owner = Controller.this().as_owner()
+    assert not is_dead(owner)
+    assert str(Controller.this()).count("@") == 1
+
+
+def test_process_that_ended_is_dead() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    holder = {"machine": machine(), "pid": child.pid, "token": f"{machine()}-{child.pid}-{start_of(child.pid)}"}
+    assert not is_dead(holder)
+    child.kill()
+    child.wait()
+    assert is_dead(holder)
+
+
+def test_process_of_which_only_the_exit_code_is_left_is_dead() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    holder = {"machine": machine(), "pid": child.pid, "token": f"{machine()}-{child.pid}-{start_of(child.pid)}"}
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_dead(holder)
+    child.wait()
+
+
+def test_later_process_with_the_same_number_is_another() -> None:
+    pid = os.getpid()
+    assert is_dead({"machine": machine(), "pid": pid, "token": f"{machine()}-{pid}-1"})
+
+
+def test_nothing_is_known_of_processes_of_another_machine() -> None:
+    assert not is_dead({"machine": "elsewhere", "pid": 1, "token": "elsewhere-1-1"})

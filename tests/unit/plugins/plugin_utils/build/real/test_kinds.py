@@ -1,0 +1,629 @@
+"""Every kind of source, built against an index of our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import wheels as wheels
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.release import build
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.compiled import NotHere
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import bound, file_digest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import Index, find_uv
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import (
+    all_hashed,
+    is_outdated,
+    read_pylock,
+    statements,
+)
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.project_wheel import commands
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.app_settings import check_settings
+from hypothesis import given
+from hypothesis import strategies as st
+from package_index import BACKEND, PackageIndex, served, wheel_files
+
+HERE = Platform(Platform.here().python, Platform.here().machine, Platform.here().glibc, ("web1",))
+ELSEWHERE = Platform("3.13.5" if HERE.minor != "3.13" else "3.12.3", HERE.machine, "2.41", ("web2",))
+PROJECT = '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = {}\n'
+APP = "async def app(scope, receive, send): ...\n"
+
+
+class World:
+    """An index, and places for sources and caches."""
+
+    def __init__(self, root: Path, packages: PackageIndex, url: str) -> None:
+        self.root, self.packages, self.url = root, packages, url
+        self.index = Index(url=f"{url}/simple")
+
+    def write(self, name: str, files: dict[str, str]) -> str:
+        for path, text in files.items():
+            (self.root / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name / path).write_text(text)
+        return str(self.root / name)
+
+    def build(self, source: str, target: str = "main:app", cache: str = "cache", **options: Any) -> dict[str, Any]:
+        platforms = options.pop("platforms", [HERE])
+        return build(source, target, platforms, self.root / cache, self.index, [], **options)
+
+    def installed(self, made: dict[str, Any], host: str = "web1") -> dict[str, str]:
+        with tarfile.open(made["hosts"][host]["blob"]["path"]) as layer:
+            text = layer.extractfile("requirements.txt").read().decode()  # type: ignore[union-attr]
+        return dict(line.split()[0].split("==") for line in text.splitlines() if "==" in line)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("world")
+    packages = PackageIndex(root / "index")
+    for version in ("23.0", "25.0", "26.0"):
+        packages.wheel("gunicorn", version)
+    for version in ("0.30", "1.0"):
+        packages.wheel("uvicorn", version, ["fastloop; extra == 'standard'"])
+    packages.wheel("uvicorn-worker", "0.5", ["uvicorn>=0.14", "gunicorn>=20"])
+    for name in ("fastloop", "dep"):
+        packages.wheel(name, "1.0")
+    packages.wheel("dep", "2.0")
+    packages.wheel("shop", "1.0", ["dep<2"], **{"shopapp.py": APP})
+    packages.wheel("shop", "2.0", ["dep"], **{"shopapp.py": APP})
+    packages.sdist("pure", "1.0")
+    packages.sdist(
+        "native", "1.0", f"cp{HERE.minor.replace('.', '')}-cp{HERE.minor.replace('.', '')}-linux_{HERE.machine}"
+    )
+    version = subprocess.run([find_uv(), "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    packages.wheel(
+        "uv", version, tag=f"py3-none-manylinux_2_17_{HERE.machine}", **{f"uv-{version}.data/scripts/uv": "uv"}
+    )
+    with served(root / "index") as url:
+        yield World(root, packages, url)
+
+
+SERVER = {"gunicorn", "uvicorn", "uvicorn-worker"}
+
+
+def test_requirements_without_hashes_are_locked_once_and_the_user_is_told_where(world: World) -> None:
+    source = world.write(
+        "plain", {"main.py": APP, "requirements.txt": "-r more/base.txt\n", "more/base.txt": "dep<2  # x\n"}
+    )
+    made = world.build(source)
+    assert world.installed(made) == {"dep": "1.0", "gunicorn": "26.0", "uvicorn": "1.0", "uvicorn-worker": "0.5"}
+    assert made["locks"][0] in made["notes"][0]
+    assert "--hash=sha256:" in Path(made["locks"][0]).read_text()
+    again = world.build(source)
+    assert (again["notes"], again["made"], again["release"]) == ([], [], made["release"])
+    (Path(source) / "more" / "base.txt").write_text("dep\n")  # in a file that is only included
+    assert world.installed(world.build(source))["dep"] == "2.0"
+
+
+def test_requirements_with_hashes_are_the_lock(world: World) -> None:
+    value = file_digest(world.root / "index" / "simple" / "dep" / "dep-1.0-py3-none-any.whl")
+    source = world.write("hashed", {"main.py": APP, "requirements.txt": f"dep==1.0 \\\n  --hash=sha256:{value}\n"})
+    made = world.build(source)
+    assert world.installed(made)["dep"] == "1.0"
+    assert made["notes"] == []
+    world.write("hashed", {"requirements.txt": f"dep==1.0 --hash=sha256:{'0' * 64}\n"})
+    with pytest.raises(BuildError, match=r"another hash than the lock|There is no wheel of dep"):
+        world.build(source)
+
+
+def test_pylock(world: World) -> None:
+    value = file_digest(world.root / "index" / "simple" / "dep" / "dep-1.0-py3-none-any.whl")
+    lock = (
+        'lock-version = "1.0"\ncreated-by = "test"\n[[packages]]\nname = "dep"\nversion = "1.0"\n'
+        f'wheels = [{{ url = "x", hashes = {{ sha256 = "{value}" }} }}]\n'
+        '[[packages]]\nname = "nowhere"\nversion = "1"\nmarker = "sys_platform == \'win32\'"\n'
+        f'wheels = [{{ url = "x", hashes = {{ sha256 = "{value}" }} }}]\n'
+    )
+    made = world.build(world.write("pylock", {"main.py": APP, "pylock.toml": lock}))
+    assert set(world.installed(made)) == {"dep", *SERVER}
+    (world.root / "pylock" / "pylock.toml").write_text('[[packages]]\nname = "x"\nversion = "1"\n')
+    with pytest.raises(BuildError, match="x is not a release of a package"):
+        world.build(str(world.root / "pylock"))
+
+
+@given(st.text())
+def test_a_pylock_of_any_text_is_read_or_refused_in_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "pylock.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BuildError, match="cannot be read as a lock"):
+        read_pylock(path)
+
+
+def test_pyproject_alone_with_extras_and_pins_of_poetry(world: World) -> None:
+    project = PROJECT.format('["dep"]') + '[project.optional-dependencies]\npg = ["fastloop"]\n'
+    source = world.write("alone", {"main.py": APP, "pyproject.toml": project})
+    assert set(world.installed(world.build(source))) == {"dep", *SERVER}
+    made = world.build(source, extras=["pg"])
+    assert world.installed(made) | {"dep": "2.0", "fastloop": "1.0"} == world.installed(made)
+    world.write("alone", {"poetry.lock": '[[package]]\nname = "dep"\nversion = "1.0"\n'})
+    assert world.installed(world.build(source))["dep"] == "1.0"
+
+
+def test_a_member_of_a_workspace_is_exported_from_the_lock_above_it(world: World) -> None:
+    root = world.write(
+        "workspace",
+        {
+            "pyproject.toml": '[tool.uv.workspace]\nmembers = ["backend", "other"]\n',
+            "backend/pyproject.toml": PROJECT.format('["dep<2"]'),
+            "backend/main.py": APP,
+            "other/pyproject.toml": PROJECT.format('["fastloop"]').replace("shop", "other"),
+            "loose/pyproject.toml": PROJECT.format('["dep"]'),
+            "loose/main.py": APP,
+        },
+    )
+    subprocess.run([find_uv(), "lock", "--quiet", "--project", root], check=True, env=world.index.environment())
+    made = world.build(root, directory="backend")
+    assert world.installed(made).keys() == {"dep", *SERVER}
+    assert world.installed(made)["dep"] == "1.0"
+    assert made["notes"] == []
+    assert world.installed(world.build(root, directory="loose"))["dep"] == "2.0"
+
+
+def test_a_pyproject_that_only_configures_tools_says_nothing_of_dependencies(world: World) -> None:
+    source = world.write("tools", {"main.py": APP, "pyproject.toml": "[tool.ruff]\nline-length = 120\n"})
+    with pytest.raises(BuildError, match="so nothing says what the app depends on"):
+        world.build(source)
+
+
+def project(name: str, text: str = "", tag: str = "py3-none-any") -> dict[str, str]:
+    """A project that builds without any other package."""
+    files = wheel_files(name, "3.0", [], tag, {f"{name}_more.py": text})
+    return {
+        "pyproject.toml": f'[project]\nname = "{name}"\nversion = "3.0"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": BACKEND.format(name=name, version="3.0", tag=tag, files=files, asks=[], builds=True),
+    }
+
+
+def below(directory: str, files: dict[str, str]) -> dict[str, str]:
+    return {f"{directory}/{name}": text for name, text in files.items()}
+
+
+def repository(world: World, name: str, files: dict[str, str]) -> tuple[str, str]:
+    """A git repository, and its commit."""
+    path = world.write(name, files)
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-b", "main"], ["add", "."], [*identity, "commit", "--quiet", "-m", "x"]):
+        subprocess.run(["git", "-C", path, *command], check=True, capture_output=True)
+    done = subprocess.run(["git", "-C", path, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return path, done.stdout.strip()
+
+
+@pytest.mark.parametrize("editable", ["true", "false"])
+@pytest.mark.parametrize("where", ["dep", "../beside"])
+def test_a_dependency_in_a_directory_is_built_and_its_change_makes_a_new_layer(
+    world: World, where: str, editable: str
+) -> None:
+    """A package of that name on the index would be another one."""
+    told = PROJECT.format('["dep"]') + f'[tool.uv.sources]\ndep = {{ path = "{where}", editable = {editable} }}\n'
+    name = f"elsewhere{len(where)}{editable}"
+    source = world.write(name, {"main.py": APP, "pyproject.toml": told, **below(where, project("dep"))})
+    first = world.build(source)
+    assert world.installed(first)["dep"] == "3.0"
+    assert world.build(source, cache="another")["hosts"] == world.build(source, cache="another")["hosts"]
+    world.write(name, below(where, project("dep", "MORE = 1\n")))
+    second = world.build(source)
+    assert second["hosts"]["web1"]["layer"] != first["hosts"]["web1"]["layer"]
+
+
+def test_a_path_that_is_not_there_is_one_sentence(world: World) -> None:
+    value = "0" * 64
+    source = world.write("nothing", {"main.py": APP, "requirements.txt": f"./gone\ndep==1.0 --hash=sha256:{value}\n"})
+    with pytest.raises(BuildError, match=r"there is no .*/gone|Distribution not found at: .*/gone"):
+        world.build(source)
+
+
+def test_the_app_itself_among_its_requirements_is_not_installed_again(world: World) -> None:
+    files = project("shop")
+    files["pyproject.toml"] = files["pyproject.toml"].replace("[build", 'dependencies = ["dep<2"]\n[build', 1)
+    source = world.write("itself", {"main.py": APP, "requirements.txt": "-e .\n", **files})
+    assert world.installed(world.build(source)).keys() == {"dep", *SERVER}
+
+
+def test_a_dependency_of_git_is_built_from_its_commit(world: World) -> None:
+    path, commit = repository(world, "library", below("python", project("dep")))
+    asked = f"dep @ git+file://{path}@main#subdirectory=python\n"
+    source = world.write("of-git", {"main.py": APP, "requirements.txt": asked})
+    made = world.build(source)
+    assert world.installed(made)["dep"] == "3.0"
+    assert commit in Path(made["locks"][0]).read_text()
+    world.write("library", below("python", project("dep", "MORE = 1\n")))
+    assert world.build(source)["hosts"] == made["hosts"], "the lock names the commit"
+
+    locked = asked.replace("@main", f"@{commit}")
+    again = world.build(world.write("locked", {"main.py": APP, "requirements.txt": locked}))
+    assert again["hosts"]["web1"]["layer"] == made["hosts"]["web1"]["layer"]
+    assert again["notes"] == []
+
+
+def test_a_pylock_with_a_commit_a_directory_and_an_archive(world: World) -> None:
+    path, commit = repository(world, "library2", project("dep"))
+    value = file_digest(world.root / "index" / "simple" / "fastloop" / "fastloop-1.0-py3-none-any.whl")
+    url = f"{world.url}/simple/fastloop/fastloop-1.0-py3-none-any.whl"
+    lock = f'''
+[[packages]]
+name = "dep"
+vcs = {{ type = "git", url = "file://{path}", commit-id = "COMMIT" }}
+[[packages]]
+name = "beside"
+directory = {{ path = "libs/beside" }}
+[[packages]]
+name = "fastloop"
+archive = {{ url = "{url}", hashes = {{ sha256 = "{value}" }} }}
+'''
+    files = {"main.py": APP, "pylock.toml": lock.replace("COMMIT", commit), **below("libs/beside", project("beside"))}
+    source = world.write("pylock2", files)
+    assert world.installed(world.build(source)) | {"dep": "3.0", "beside": "3.0", "fastloop": "1.0"} == world.installed(
+        world.build(source)
+    )
+    world.write("pylock2", {"pylock.toml": lock.replace("COMMIT", "main")})
+    with pytest.raises(BuildError, match="dep is taken from git at main, which moves: lock a commit"):
+        world.build(source)
+    world.write("pylock2", {"pylock.toml": lock.replace("COMMIT", commit).replace(value, "0" * 64)})
+    with pytest.raises(BuildError, match="fastloop has another hash than the lock says"):
+        world.build(source)
+
+
+def test_a_dependency_of_git_with_compiled_parts_is_for_a_host(world: World) -> None:
+    tag = f"cp{ELSEWHERE.minor.replace('.', '')}-cp{ELSEWHERE.minor.replace('.', '')}-linux_{ELSEWHERE.machine}"
+    path, commit = repository(world, "native-git", project("dep", tag=tag))
+    source = world.write("of-native-git", {"main.py": APP, "requirements.txt": f"dep @ git+file://{path}@{commit}\n"})
+    with pytest.raises(NotHere, match=r"^There is no wheel of dep for .*, and one built on the controller") as wanted:
+        world.build(source)
+    assert (wanted.value.jobs[0].source(world.root / "unpacked-native") / "backend.py").is_file()
+
+
+@pytest.mark.parametrize("kind", ["uv", "requirements"])
+def test_an_index_that_the_project_names_itself_is_asked_with_its_credentials(
+    world: World, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PackageIndex(tmp_path).wheel("inside", "1.0")
+    monkeypatch.setenv("UV_INDEX_OUR_OWN_USERNAME", "me")
+    monkeypatch.setenv("UV_INDEX_OUR_OWN_PASSWORD", "p@ss")
+    with served(tmp_path, login="me:p@ss" if kind == "uv" else "") as url:
+        told = PROJECT.format('["inside", "dep"]') + f'[[tool.uv.index]]\nname = "our-own"\nurl = "{url}/simple"\n'
+        files = {
+            "uv": {"pyproject.toml": told},
+            "requirements": {"requirements.txt": f"--extra-index-url {url}/simple\ninside\ndep\n"},
+        }[kind]
+        made = world.build(world.write(f"own-index-{kind}", {"main.py": APP, **files}))
+    assert world.installed(made)["inside"] == "1.0"
+    assert "p@ss" not in Path(made["locks"][0]).read_text()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_pip_reads_pages_of_the_index_only_for_what_uv_knows_no_address_of(
+    world: World, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, pip_itself = list[str](), Index.pip
+
+    def pip(self: Index, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(Path(arguments[arguments.index("--requirement") + 1]).read_text())
+        return pip_itself(self, *arguments, **options)
+
+    monkeypatch.setattr(Index, "pip", pip)
+    if not known:
+        asked_itself = wheels.listing
+        monkeypatch.setattr(
+            wheels,
+            "listing",
+            lambda pins, *of: asked_itself(pins, *of) if pins[0].name == "uv" else ({}, "no answer"),
+        )
+    made = world.build(world.write("asked", {"main.py": APP, "requirements.txt": "dep\n"}), cache=f"asked-{known}")
+    assert set(world.installed(made)) == SERVER | {"dep"}
+    assert ["dep==2.0" in text for text in asked] == ([] if known else [True])
+
+
+def test_versions_of_the_app_are_honoured_and_only_what_is_missing_is_added(world: World) -> None:
+    source = world.write("pinned", {"main.py": APP, "requirements.txt": "gunicorn==23.0\nuvicorn==0.30\n"})
+    made = world.build(source, server_requirements=["gunicorn>25", "uvicorn[standard]", "uvicorn-worker"])
+    assert world.installed(made) == {"gunicorn": "23.0", "uvicorn": "0.30", "uvicorn-worker": "0.5"}
+    bare = world.write("bare", {"main.py": APP, "requirements.txt": "dep\n"})
+    added = world.installed(world.build(bare, server_requirements=["gunicorn<26", "uvicorn[standard]"]))
+    assert added == {"dep": "2.0", "gunicorn": "25.0", "uvicorn": "1.0", "uvicorn-worker": "0.5", "fastloop": "1.0"}
+    assert set(world.installed(world.build(bare, server="uvicorn"))) == {"dep", "uvicorn"}
+    assert set(world.installed(world.build(bare, server="gunicorn-asgi"))) == {"dep", "gunicorn"}
+    with pytest.raises(BuildError, match=r"^forge_server: gunicorn-asgi needs gunicorn >=25\.1, .* has 23\.0\.$"):
+        world.build(source, server="gunicorn-asgi")
+
+
+def test_a_requirement_is_a_source_and_each_version_a_release(world: World) -> None:
+    one = world.build("shop==1.0", "shopapp:app")
+    two = world.build("shop==2.0", "shopapp:app")
+    assert world.installed(one)["shop"] == "1.0"
+    assert world.installed(one)["dep"] == "1.0"
+    assert one["release"] != two["release"]
+    assert Path(one["code"]["path"]).stat().st_size < 1000
+    cache = world.root / "cache"
+    assert check_settings("shopapp:app", one["release"], {}, cache, world.index) == ([], "")
+    problems, _ = check_settings("shopapp:nothing", one["release"], {}, cache, world.index)
+    assert problems == ["shopapp has no nothing, which the target shopapp:nothing names."]
+    problems, _ = check_settings("shop.nothing:app", one["release"], {}, cache, world.index)
+    assert "No module named 'shop.nothing'" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "sentence"),
+    [
+        ("shop==9", r"^forge_source: the package index has no release shop==9\.$"),
+        ("nothing-of-that-name", r"^forge_source: the package index has no nothing-of-that-name\.$"),
+    ],
+)
+def test_requirement_that_is_not_there(world: World, requirement: str, sentence: str) -> None:
+    with pytest.raises(BuildError, match=sentence):
+        world.build(requirement, "shopapp:app")
+
+
+def test_a_wheel_is_a_source(world: World) -> None:
+    wheel = world.root / "index" / "simple" / "shop" / "shop-1.0-py3-none-any.whl"
+    made = world.build(str(wheel), "shopapp:app")
+    assert world.installed(made)["shop"] == "1.0"
+    assert world.installed(made)["dep"] == "1.0"
+
+
+def test_a_release_without_a_wheel_is_built_once_and_hashed(world: World) -> None:
+    source = world.write("sdist", {"main.py": APP, "requirements.txt": "pure\n"})
+    made = world.build(source, platforms=[HERE, ELSEWHERE])
+    for host in ("web1", "web2"):
+        with tarfile.open(made["hosts"][host]["blob"]["path"]) as layer:
+            assert "wheels/pure-1.0-py3-none-any.whl" in layer.getnames()
+            text = layer.extractfile("requirements.txt").read().decode()  # type: ignore[union-attr]
+    built = next((world.root / "cache" / "built").glob("*/*/pure-*.whl"))
+    assert f"pure==1.0 \\\n    --hash=sha256:{file_digest(built)}" in text
+    assert (
+        world.build(source, cache="second")["hosts"]["web1"]["blob"]["sha256"]
+        == made["hosts"]["web1"]["blob"]["sha256"]
+    )
+
+
+def test_a_compiled_release_is_built_where_it_will_run_and_refused_elsewhere(world: World) -> None:
+    source = world.write("native", {"main.py": APP, "requirements.txt": "native\n"})
+    assert world.installed(world.build(source))["native"] == "1.0"
+    older = Platform(HERE.python, HERE.machine, "2.17", ("web3",))
+    with pytest.raises(BuildError, match=r"^There is no wheel of native==1\.0 for .*web3.*would not run there"):
+        world.build(source, platforms=[older])
+
+
+def test_a_project_that_is_a_package_is_completed_with_what_installing_adds(world: World) -> None:
+    backend = """
+import zipfile
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(directory + "/shop-7-py3-none-any.whl", "w") as wheel:
+        wheel.write("src/shop/__init__.py", "shop/__init__.py")
+        wheel.writestr("shop/_version.py", "version = '7'")
+        wheel.writestr("shop-7.dist-info/METADATA", "Metadata-Version: 2.1\\nName: shop\\nVersion: 7\\n")
+        wheel.writestr("shop-7.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("shop-7.dist-info/entry_points.txt", "[console_scripts]\\nshop-hello = shop:hello\\n")
+        wheel.writestr("shop-7.dist-info/RECORD", "")
+    open("left-behind", "w").close()
+    return "shop-7-py3-none-any.whl"
+
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+    import os
+    os.makedirs(directory + "/shop-7.dist-info")
+    with open(directory + "/shop-7.dist-info/METADATA", "w") as handle:
+        handle.write("Metadata-Version: 2.1\\nName: shop\\nVersion: 7\\nRequires-Dist: dep\\n")
+    return "shop-7.dist-info"
+"""
+    project = (
+        '[project]\nname = "shop"\ndynamic = ["version", "dependencies"]\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    files = {
+        "src/shop/__init__.py": APP + "def hello(): print('hello')\n",
+        "pyproject.toml": project,
+        "backend.py": backend,
+    }
+    source = world.write("package", files)
+    made = world.build(source, "shop:app")
+    assert made["import_paths"] == ["src", ".", ".installed"]
+    with tarfile.open(made["code"]["path"]) as code:
+        names = set(code.getnames())
+        code.extractall(world.root / "unpacked", filter="data")
+    assert {"src/shop/_version.py", ".installed/shop-7.dist-info/METADATA", ".installed/bin/shop-hello"} <= names
+    assert not {".installed/shop/__init__.py", "shop/__init__.py", "left-behind"} & names
+    assert not (Path(source) / "left-behind").exists()
+    unpacked = world.root / "unpacked"
+    done = subprocess.run(
+        [unpacked / ".installed" / "bin" / "shop-hello"], capture_output=True, text=True,
+        env={"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "PYTHONPATH": f"{unpacked}/src:{unpacked}/.installed"},
+    )  # fmt: skip
+    assert done.stdout == "hello\n", done.stderr
+    assert world.installed(made)["dep"] == "2.0"
+    world.write("package", {"src/shop/__init__.py": APP + "x = 1\n"})
+    other = world.build(source, "shop:app")
+    assert (other["release"] != made["release"], other["hosts"]) == (True, made["hosts"])
+
+
+def test_what_was_deleted_or_left_out_does_not_come_back_with_the_wheel(world: World) -> None:
+    backend = """
+import os, zipfile
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(directory + "/shop-7-py3-none-any.whl", "w") as wheel:
+        for name in os.listdir("shop"):
+            wheel.write("shop/" + name)
+        wheel.writestr("shop-7.dist-info/METADATA", "Metadata-Version: 2.1\\nName: shop\\nVersion: 7\\n")
+    return "shop-7-py3-none-any.whl"
+"""
+    project = PROJECT.format("[]") + '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    names = {f"shop/{name}.py": APP for name in ("__init__", "gone", "unwanted")}
+    source = world.write("deleted", {**names, "pyproject.toml": project, "backend.py": backend})
+    subprocess.run([find_uv(), "lock", "--quiet", "--project", source], check=True, env=world.index.environment())
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *identity, "-C", source, *command], check=True)
+    (Path(source) / "shop" / "gone.py").unlink()
+    made = build(source, "shop:app", [HERE], world.root / "cache", world.index, ["shop/unwanted.py"])
+    with tarfile.open(made["code"]["path"]) as code:
+        assert {name for name in code.getnames() if "shop/" in name} == {"shop/__init__.py"}
+        assert ".installed/shop-7.dist-info/METADATA" in code.getnames()
+
+
+@given(st.text())
+def test_scripts_of_any_text_stay_in_their_directory(text: str) -> None:
+    for name in commands(f"[console_scripts]\nx = a:b\n../../{text.splitlines()[0] if text.split() else ''} = a:b\n"):
+        assert name.rpartition("/")[0] == ".installed/bin"
+
+
+def test_an_artifact_is_the_same_bytes_and_deploys_without_index_and_source(world: World, tmp_path: Path) -> None:
+    bill = '{"bomFormat": "CycloneDX"}'
+    world.packages.wheel(
+        "cyclonedx-bom", "1", **{
+            "cyclonedx_bom-1.dist-info/entry_points.txt": "[console_scripts]\ncyclonedx-py = cyclonedx_bom_tool:main\n",
+            "cyclonedx_bom_tool.py": f"def main():\n    print({bill!r})\n",
+        }
+    )  # fmt: skip
+    source = world.write("whole", {"main.py": APP, "requirements.txt": "dep\n"})
+    for number in ("one", "two"):
+        world.build(source, cache=number, artifact_path=tmp_path / f"{number}.tar", builder="me@here")
+    first = world.build(source, cache="one")
+    artifact = tmp_path / "one.tar"
+    assert artifact.read_bytes() == (tmp_path / "two.tar").read_bytes()
+    with tarfile.open(artifact) as opened:
+        assert json.load(opened.extractfile("sbom.cdx.json")) == json.loads(bill)  # type: ignore[arg-type]
+
+    nowhere = Index(url="http://127.0.0.1:9/simple")
+    made = build(str(artifact), "main:app", [HERE], tmp_path / "three", nowhere, [], sha256=file_digest(artifact))
+    assert (made["release"], made["builder"]) == (first["release"], "me@here")
+    assert made["hosts"]["web1"]["layer"] == first["hosts"]["web1"]["layer"]
+    assert made["hosts"]["web1"]["blob"]["sha256"] == first["hosts"]["web1"]["blob"]["sha256"]
+    assert check_settings("main:app", made["release"], {}, tmp_path / "three", nowhere) == ([], "")
+
+    with pytest.raises(BuildError, match="was not built for Python .*web2"):
+        build(str(artifact), "main:app", [ELSEWHERE], tmp_path / "three", nowhere, [])
+    with pytest.raises(BuildError, match="not that of forge_source_sha256: not used"):
+        build(str(artifact), "main:app", [HERE], tmp_path / "three", nowhere, [], sha256="0" * 64)
+    with pytest.raises(BuildError, match="set forge_source_sha256"):
+        build("https://example.org/shop.tar", "main:app", [HERE], tmp_path / "three", nowhere, [])
+    (world.root / "index" / "shop.tar").write_bytes(artifact.read_bytes())
+    served_at = f"{world.url}/shop.tar"
+    again = build(served_at, "main:app", [HERE], tmp_path / "four", nowhere, [], sha256=file_digest(artifact))
+    assert again["release"] == first["release"]
+    with pytest.raises(BuildError, match="cannot be downloaded"):
+        build("http://127.0.0.1:9/shop.tar", "main:app", [HERE], tmp_path / "four", nowhere, [], sha256="0" * 64)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other file", "no archive"])
+def test_a_damaged_artifact_is_not_used(world: World, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "shop.tar"
+    if damage == "no archive":
+        path.write_bytes(b"x" * 2000)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, content in (
+                ("manifest.json", b'{"format": 1, "files": {"code.tar.gz": "00"}}'),
+                ("code.tar.gz", b"x" * 9999),
+            ):
+                (tmp_path / name).write_bytes(content)
+                archive.add(tmp_path / name, name)
+        if damage == "cut":
+            path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(BuildError, match=r"is not an artifact of this collection|is not what its manifest says"):
+        world.build(str(path))
+    assert not any((world.root / "cache" / "artifacts").glob("*/manifest.json"))
+
+
+def test_dirty_tree_is_allowed_or_refused(world: World) -> None:
+    source = world.write("dirty", {"main.py": APP, "requirements.txt": "dep\n"})
+    subprocess.run(["git", "init", "-q", source], check=True)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, "-C", source, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    assert world.build(source)["dirty"]
+    with pytest.raises(BuildError, match="has changes that are not committed"):
+        world.build(source, dirty=False)
+
+
+def test_installer_that_was_changed_in_the_cache_is_not_sent(world: World) -> None:
+    source = world.write("installer", {"main.py": APP, "requirements.txt": "dep\n"})
+    made = world.build(source, cache="changed")
+    path = Path(made["hosts"]["web1"]["installer"]["path"])
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(BuildError, match="was changed since it was fetched"):
+        world.build(source, cache="changed")
+
+
+def test_cache_is_bounded_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    for number, name in enumerate(("layers/a", "layers/b", "environments/c/x", "releases/d")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 1000)
+        entry = tmp_path / "/".join(name.split("/")[:2])
+        os.utime(entry, (number, number))
+    bound(tmp_path, 2500, began=2.5)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == ["environments/c", "releases/d"]
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "e").write_bytes(b"x")
+    os.utime(tmp_path / "locks" / "e", (0, 0))
+    bound(tmp_path, 0, began=2.5)
+    assert (tmp_path / "locks" / "e").is_file()
+    (tmp_path / "locks" / "e").unlink()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == ["releases/d"]
+
+
+def test_credentials_of_an_index_are_in_no_file_and_no_message(world: World) -> None:
+    secret = "hunter2-hunter2"
+    host = world.url.removeprefix("http://")
+    source = world.write("secret", {"main.py": APP, "requirements.txt": "dep\n"})
+    index = Index(url=f"http://user:{secret}@{host}/simple")
+    build(source, "main:app", [HERE], world.root / "secretive", index, [])
+    for path in (world.root / "secretive").rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes()
+    away = Index(url=f"http://user:{secret}@127.0.0.1:9/simple")
+    with pytest.raises(BuildError) as caught:
+        build(source, "main:app", [HERE], world.root / "away", away, [])
+    assert "The package index cannot be reached" in str(caught.value)
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hashed"),
+    [
+        ("a==1 --hash=sha256:0\n", True),
+        ("a==1 \\\n --hash=sha256:0\n# b\n", True),
+        ("a==1 --hash=sha256:0\nb==1\n", False),
+        ("a==1\n", False),
+        ("", False),
+        ("-r base.txt\na==1 --hash=sha256:0\n", False),
+    ],
+)
+def test_is_a_requirements_file_a_lock(text: str, hashed: bool) -> None:
+    assert all_hashed(text) == hashed
+
+
+def test_statements_keep_a_fragment_and_drop_a_comment() -> None:
+    assert list(statements("a @ https://h/x#egg=a  # why\n\n# all\nb \\\n  ==1\n")) == [
+        "a @ https://h/x#egg=a",
+        "b    ==1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("requires", "python", "outdated"),
+    [
+        ("idna==3.7", ">=3.13", False),
+        ("idna==3.6", ">=3.13", True),
+        ("idna==3.7", ">=3.12", True),
+        ("Idna == 3.7", ">=3.13", False),
+    ],
+)
+def test_a_lock_is_compared_with_its_project_without_its_python(
+    tmp_path: Path, requires: str, python: str, outdated: bool
+) -> None:
+    (tmp_path / "uv.lock").write_text(
+        'requires-python = ">=3.13"\n[[package]]\nname = "shop"\n[package.metadata]\n'
+        'requires-dist = [{ name = "idna", specifier = "==3.7" }]\n'
+    )
+    project = {"project": {"name": "Shop", "dependencies": [requires], "requires-python": python}}
+    assert is_outdated(project, tmp_path / "uv.lock") == outdated

@@ -1,0 +1,171 @@
+"""What forge_source may name, and what it is taken for."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import Index, without_secrets
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.origin import (
+    kind_of,
+    open_origin,
+    split_git,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+SECRET = "hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("/srv/shop", "directory"),
+        ("./shop", "directory"),
+        ("~/shop", "directory"),
+        ("no such thing", "directory"),
+        ("git+https://example.org/shop.git@v1", "git"),
+        ("git+ssh://git@example.org/shop.git", "git"),
+        ("git+file:///srv/shop.git", "git"),
+        ("dist/shop-1-py3-none-any.whl", "wheel"),
+        ("shop", "requirement"),
+        ("shop==1.0", "requirement"),
+        ("shop[postgres]>=1,<2", "requirement"),
+        ("build/shop.tar", "artifact"),
+        ("https://example.org/shop.tar?token=1", "artifact"),
+        ("https://example.org/shop.git", "unknown"),
+        ("git@example.org:shop.git", "unknown"),
+    ],
+)
+def test_kind(source: str, kind: str) -> None:
+    assert kind_of(source) == kind
+
+
+def test_a_directory_wins_over_a_requirement_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert kind_of("shop") == "directory"
+
+
+@pytest.mark.parametrize(
+    ("source", "address", "ref"),
+    [
+        ("git+https://example.org/shop.git@v1", "https://example.org/shop.git", "v1"),
+        ("git+https://example.org/shop.git", "https://example.org/shop.git", ""),
+        ("git+ssh://git@example.org/shop.git@feature/x@2", "ssh://git@example.org/shop.git", "feature/x@2"),
+        ("git+ssh://git@example.org:2222/team/shop.git", "ssh://git@example.org:2222/team/shop.git", ""),
+        ("git+file:///srv/shop.git@main", "file:///srv/shop.git", "main"),
+    ],
+)
+def test_address_and_ref(source: str, address: str, ref: str) -> None:
+    assert split_git(source) == (address, ref)
+
+
+@given(st.text(min_size=1))
+def test_whatever_is_given_is_taken_for_something_or_refused_in_a_sentence(source: str) -> None:
+    kind = kind_of(source)
+    assert kind in ("git", "artifact", "wheel", "directory", "requirement", "unknown")
+    if kind in ("wheel", "unknown", "requirement"):
+        try:
+            open_origin(source, "", Path("/nonexistent/cache"), Index())
+        except BuildError as error:
+            assert str(error).startswith("forge_source")
+        except ValueError as error:
+            assert "null" in str(error)  # no path holds one
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"https://u:{SECRET}@h/x",
+        f"git+https://{SECRET}@h/x@main",
+        f"a https://u:{SECRET}@h b",
+        f"x @ https://h/x.whl?token={SECRET}&a=b#sha256=0",
+        f"'https://h/x.tar?{SECRET}'",
+    ],
+)
+def test_secrets_of_an_address_are_not_shown(address: str) -> None:
+    assert SECRET not in without_secrets(address)
+    assert "h" in without_secrets(address)
+    assert without_secrets(address).count("'") == address.count("'")
+    assert ("#sha256=0" in without_secrets(address)) == ("#" in address)
+
+
+class Repository:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir()
+        self.git("init", "-q", "-b", "main")
+        (root / "backend").mkdir()
+        (root / "backend" / "pyproject.toml").write_text('[project]\nname = "shop"\nversion = "1"\n')
+        self.one = self.commit("one")
+        self.git("tag", "v1")
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(
+            ["git", *identity, "-C", self.root, *arguments], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def commit(self, words: str) -> str:
+        (self.root / "backend" / "words").write_text(words)
+        self.git("add", "--all")
+        self.git("commit", "-q", "-m", words)
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "shop.git")
+
+
+def test_a_ref_is_a_commit_whose_checkout_is_kept(repository: Repository, tmp_path: Path) -> None:
+    two = repository.commit("two")
+    for ref, commit, words in (("@v1", repository.one, "one"), ("@main", two, "two"), ("", two, "two"),
+                               (f"@{repository.one}", repository.one, "one"), (f"@{two[:9]}", two, "two")):  # fmt: skip
+        source = open_origin(f"git+file://{repository.root}{ref}", "backend", tmp_path / "cache", Index())
+        assert (source.commit, source.dirty) == (commit, False)
+        assert (source.directory / "words").read_text() == words
+        assert source.directory.is_relative_to(tmp_path / "cache")
+
+
+def test_a_branch_is_followed_and_a_known_commit_needs_no_repository(repository: Repository, tmp_path: Path) -> None:
+    address = f"git+file://{repository.root}"
+    assert open_origin(f"{address}@main", "", tmp_path / "cache", Index()).commit == repository.one
+    two = repository.commit("two")
+    assert open_origin(f"{address}@main", "", tmp_path / "cache", Index()).commit == two
+    repository.root.rename(tmp_path / "gone")
+    assert open_origin(f"{address}@{two}", "", tmp_path / "cache", Index()).commit == two
+
+
+@pytest.mark.parametrize(
+    ("source", "sub", "sentence"),
+    [
+        ("git+file://{root}@nothing", "", r"has no branch, tag or commit nothing\.$"),
+        ("git+file:///nowhere/x.git@v1", "", r"file:///nowhere/x\.git cannot be fetched: .*not appear to be a git rep"),
+        ("git+file://{root}@--upload-pack=x", "", r"'--upload-pack=x' is not a ref"),
+        ("git+file://{root}@v1", "frontend", r"^forge_source_directory: .* has no directory frontend"),
+        ("git+file://{root}@v1", "../..", r"^forge_source_directory: "),
+        ("shop==1", "backend", r"^forge_source_directory is for a directory or a git URL"),
+        ("", "", "forge_source is not set"),
+        ("nothing-1-py3-none-any.whl", "", "there is no wheel"),
+        ("shop @ https://example.org/shop.zip", "", "names an address"),
+        ("https://u:hunter2-hunter2@example.org/shop.git", "", "is not understood"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(
+    repository: Repository, tmp_path: Path, source: str, sub: str, sentence: str
+) -> None:
+    with pytest.raises(BuildError, match=sentence) as caught:
+        open_origin(source.format(root=repository.root), sub, tmp_path / "cache", Index())
+    assert SECRET not in str(caught.value)
+
+
+def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:
+    for name in ("shop.whl", "shop-1-py3-none-any.whl"):
+        (tmp_path / name).write_text("x")
+        with pytest.raises(BuildError, match="is not a wheel"):
+            open_origin(str(tmp_path / name), "", tmp_path, Index())

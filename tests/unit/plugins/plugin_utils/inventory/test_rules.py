@@ -1,0 +1,289 @@
+"""What a user can get wrong in an inventory, each in a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inventory.rules import (
+    database_url_problem,
+    declared_options,
+    wrong_names,
+    wrong_settings,
+    wrong_types,
+    wrong_values,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+SECRET = "hunter22-hunter22"
+
+
+def test_every_roles_variables_are_declared() -> None:
+    options = declared_options()
+    assert {"forge_app", "forge_workers", "forge_environment", "forge_health_path", "forge_source"} <= set(options)
+    assert all(name.startswith("forge_") for name in options)
+    assert all("type" in option for option in options.values())
+
+
+def test_defaults_of_the_roles_are_right() -> None:
+    defaults = {name: option["default"] for name, option in declared_options().items()}
+    assert wrong_types(defaults) == []
+    assert wrong_values(defaults) == []
+    assert wrong_names(defaults) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("forge_workers", SECRET, "int"),
+        ("forge_workers", [SECRET], "int"),
+        ("forge_workers", 1.5, "int"),
+        ("forge_access_log", SECRET, "bool"),
+        ("forge_environment", SECRET, "dict"),
+        ("forge_environment", f"A={SECRET}", "dict"),
+        ("forge_environment", [SECRET], "dict"),
+        ("forge_listen", SECRET, "list of str"),
+        ("forge_listen", 8000, "list of str"),
+        ("forge_listen", {SECRET: 1}, "list of str"),
+        ("forge_smoke", [SECRET], "list of dict"),
+        ("forge_workers_policy", SECRET, "str, one of balanced, documented, per_cpu"),
+        ("forge_workers", None, "int"),
+        ("forge_source", None, "str"),
+    ],
+)
+def test_wrong_type_is_said_without_the_value(name: str, value: Any, kind: str) -> None:
+    assert wrong_types({name: value}) == [f"{name} must be of type {kind}."]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"forge_workers": 4, "forge_access_log": False, "forge_listen": ["8000"], "forge_environment": {"A": [1]}},
+        {"forge_workers": "4", "forge_access_log": "false"},  # the command line: -e forge_workers=4
+        {"forge_environment": {}, "forge_listen": [8000], "forge_source": "/x"},
+    ],
+)
+def test_right_types_pass(values: dict[str, Any]) -> None:
+    assert wrong_types(values) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["8000", "127.0.0.1:80", "0.0.0.0:65535", "[::]:8000", "[2001:db8::7]:1", "/run/x.sock"]
+)
+def test_address_to_listen_on(address: str) -> None:
+    assert wrong_values({"forge_listen": [address]}) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "web1:8000", "0.0.0.0", "0", "65536", "127.0.0.1:0", ":8000", "::1:8000", "[::1]", "run/x.sock", "/run/a b", "80\n",
+     "8000;", "/run/%x.sock", "unix:/run/x.sock", "http://0.0.0.0:80"],
+)  # fmt: skip
+def test_address_that_nobody_can_listen_on(address: str) -> None:
+    said = wrong_values({"forge_listen": ["8000", address]})
+    assert said == [f"forge_listen: {address!r} must be address:port, a port, or the path of a unix socket."]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"forge_listen": []}, "forge_listen must name at least one address."),
+        ({"forge_root": "srv"}, "forge_root must be an absolute path"),
+        ({"forge_root": "/srv/my apps"}, "forge_root must be an absolute path"),
+        ({"forge_root": "/srv/50%"}, "forge_root must be an absolute path"),
+        ({"forge_root": "/"}, "forge_root must be an absolute path"),
+        ({"forge_timeout": 0}, "forge_timeout must be more than 0."),
+        ({"forge_health_deadline": "-1"}, "forge_health_deadline must be more than 0."),
+        ({"forge_workers": -1}, "forge_workers must not be negative."),
+        ({"forge_watch_seconds": -1}, "forge_watch_seconds must not be negative."),
+        ({"forge_health_path": "healthz"}, "forge_health_path must start with a slash."),
+        (
+            {"forge_smoke": [{"path": "/"}, {"status": 200}]},
+            "forge_smoke: each request must have a path that starts with",
+        ),
+        ({"forge_smoke": [{"path": "orders"}]}, "forge_smoke: each request must have a path that starts with a slash."),
+        ({"forge_smoke_command": "check 'x"}, 'forge_smoke_command: "check \'x" is no command: no closing quotation.'),
+        ({"forge_migrations": ["alembic upgrade head", ""]}, "forge_migrations: '' is no command: it is empty."),
+    ],
+)
+def test_value_that_cannot_work(values: dict[str, Any], sentence: str) -> None:
+    said = wrong_values(values)
+    assert len(said) == 1
+    assert said[0].startswith(sentence)
+
+
+@pytest.mark.parametrize("root", ["/srv", "/srv/", "/opt/my_apps-2/x.y"])
+def test_root(root: str) -> None:
+    assert wrong_values({"forge_root": root}) == []
+
+
+@pytest.mark.parametrize("name", ["forge", "shop-2", "a", "a" * 31])
+def test_name_of_an_app(name: str) -> None:
+    assert wrong_values({"forge_app": name}) == []
+
+
+@pytest.mark.parametrize("name", ["", "Forge", "2shop", "-a", "a_b", "a b", "../a", "a@b", "a" * 32, "forge\n", "ä"])
+def test_name_that_no_unit_or_directory_can_have(name: str) -> None:
+    assert wrong_values({"forge_app": name})[0].startswith("forge_app must be lower-case letters")
+
+
+@pytest.mark.parametrize("variable", ["forge_user", "forge_group"])
+@pytest.mark.parametrize("name", ["", "root", "For ge", "1a", "a" * 33, "forge\n", "a:b", "$(id)"])
+def test_account_that_an_app_must_not_have(variable: str, name: str) -> None:
+    assert wrong_values({variable: name}) == [f"{variable} must be the name of a system account, and not root."]
+
+
+@pytest.mark.parametrize("target", ["main:app", "shop.main:app", "shop.main:create()", "a.b_c:d.e"])
+def test_target(target: str) -> None:
+    assert wrong_values({"forge_target": target}) == []
+
+
+@pytest.mark.parametrize(
+    "target", ["", "main", "main:", ":app", "main.py:app:x", "a/b:app", "a b:app", "main:app(1)", "main:app\n"]
+)
+def test_target_of_the_wrong_form(target: str) -> None:
+    assert wrong_values({"forge_target": target}) == ["forge_target must have the form package.module:app."]
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "is empty"),
+        ("", "is empty"),
+        (5432, "is empty"),
+        ("db.example.org/shop", "it must start with a scheme"),
+        ("postgresql:shop", "it must start with a scheme"),
+        ("://host/shop", "it must start with a scheme"),
+        ("postgresql://user:pass@db.example.org", "names no database"),
+        ("postgresql://user:pass@db.example.org/", "names no database"),
+        ("postgresql://user:p#ss@db.example.org/shop", "is not a URL"),
+        ("postgresql://user:pass@db.example.org:port/shop", "is not a URL"),
+        ("postgresql://user:pass@db.example.org:99999/shop", "is not a URL"),
+        ("postgresql://user:pa[ss@db.example.org/shop", "is not a URL"),
+    ],
+)
+def test_database_url_of_the_wrong_form(value: Any, problem: str) -> None:
+    assert problem in database_url_problem(value)
+    said = wrong_settings({"DATABASE_URL": value}, "FORGE_")
+    assert any(sentence.startswith("forge_environment: FORGE_DATABASE_URL ") for sentence in said)
+    assert not any("pass" in sentence.replace("password", "") for sentence in said)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20))
+def test_database_url_with_any_escaped_password_is_right(password: str) -> None:
+    assert database_url_problem(f"postgresql+asyncpg://user:{quote(password, safe='')}@[::1]:5432/shop") == ""
+
+
+def test_database_in_a_file_needs_no_host() -> None:
+    assert database_url_problem("sqlite:///shop.db") == ""
+    assert database_url_problem("sqlite+aiosqlite://") == ""
+
+
+def test_every_setting_that_cannot_be_written_is_named_without_its_value() -> None:
+    settings = {"A KEY": SECRET, "NOTHING": None, "BELL": f"{SECRET}\a", "RIGHT": SECRET, "ODD": {"a", SECRET}}
+    said = wrong_settings(settings, "FORGE_")
+    assert len(said) == 4
+    assert [name in sentence for name, sentence in zip(["A KEY", "NOTHING", "BELL", "ODD"], said, strict=True)] == [
+        True
+    ] * 4
+    assert all(sentence.startswith("forge_environment: ") for sentence in said)
+    assert SECRET not in " ".join(said)
+
+
+def process(**settings: Any) -> dict[str, Any]:
+    return {"forge_processes": {"worker": {"command": "celery worker", **settings}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"forge_worker_class": "ShopWorker"}, "forge_worker_class must have the form package.module.Class."),
+        (
+            {"forge_worker_class": "shop.W", "forge_server": "uvicorn"},
+            "forge_worker_class is for forge_server: gunicorn, not for uvicorn",
+        ),
+        ({"forge_server": "uvicorn", "forge_workers": 2}, "forge_server: uvicorn is one process"),
+        ({"forge_directory": "../other"}, "forge_directory must be a path inside the release"),
+        ({"forge_directory": "/srv"}, "forge_directory must be a path inside the release"),
+        ({"forge_directory": "a b"}, "forge_directory must be a path inside the release"),
+        ({"forge_state_directories": ["/var/lib/x"]}, "'/var/lib/x' must be a path below /var/lib"),
+        ({"forge_state_directories": ["."]}, "'.' must be a path below /var/lib"),
+        ({"forge_cache_directories": ["a/../b"]}, "'a/../b' must be a path below /var/cache"),
+        ({"forge_writable_paths": ["data"]}, "forge_writable_paths: 'data' must be an absolute path"),
+        ({"forge_processes": {"a.b": {"command": "x"}}}, "forge_processes: a.b: its name must be"),
+        ({"forge_processes": {"worker": "celery"}}, "forge_processes: worker: it must have a command."),
+        (process(command=""), "forge_processes: worker: it must have a command."),
+        (process(command="a 'b"), "is no command: no closing quotation"),
+        (process(command="a\nUser=root"), "is no command: it has a line break"),
+        (process(schedule="daily\nUser=root"), "is no schedule"),
+        (process(stop_seconds=0), "stop_seconds must be a number of at least 1"),
+        (process(count="many"), "count must be a number of at least 1"),
+        (process(count=2, schedule="daily"), "a command with a schedule runs once at a time"),
+        (process(user="root"), "user is none of command, count, schedule, stop_seconds"),
+        ({"forge_seeds": [" "]}, "forge_seeds: ' ' is no command: it is empty."),
+    ],
+)
+def test_what_cannot_run_is_said(values: dict[str, Any], said: str) -> None:
+    assert said in " ".join(wrong_values(values))
+
+
+def test_what_can_run_is_let_through() -> None:
+    values = {
+        "forge_server": "uvicorn",
+        "forge_directory": "src/shop",
+        "forge_state_directories": ["shop", "shop/uploads"],
+        "forge_cache_directories": ["shop"],
+        "forge_writable_paths": ["/mnt/data"],
+        "forge_processes": {
+            "worker": {"command": "celery -A shop worker", "count": 3, "stop_seconds": 300},
+            "nightly": {"command": "report --all", "schedule": "Mon..Fri *-*-* 02:30:00 Europe/Berlin"},
+        },
+        "forge_seeds": ["seed"],
+    }
+    assert wrong_values(values) == []
+    assert wrong_values({"forge_worker_class": "shop.worker.ShopWorker"}) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"forge_environment": {"RELEASE": "1"}}, "forge_environment: FORGE_RELEASE is set by the service itself"),
+        (
+            {"forge_environment": {"GENERATION": "1"}, "forge_environment_prefix": ""},
+            "forge_environment: GENERATION is set by the service itself",
+        ),
+        ({"forge_environment": {"WORKER_STATE": "1"}}, "FORGE_WORKER_STATE is set by the service itself"),
+        ({"forge_environment_plain": {"PYTHONPATH": "1"}}, "forge_environment_plain: PYTHONPATH is set by"),
+        (
+            {"forge_environment": {"A": "1"}, "forge_environment_plain": {"FORGE_A": "2"}},
+            "FORGE_A is given twice, in forge_environment and in forge_environment_plain: leave out one.",
+        ),
+        (
+            {
+                "forge_environment_plain": {"SHOP_CONFIG": "1"},
+                "forge_files": [{"name": "a", "content": "", "variable": "SHOP_CONFIG"}],
+            },
+            "SHOP_CONFIG is given twice, in forge_environment_plain and in forge_files",
+        ),
+        ({"forge_files": [{"name": "../a", "content": ""}]}, "forge_files: '../a' must be the name of a file"),
+        ({"forge_files": [{"content": ""}]}, "forge_files: '' must be the name of a file"),
+        ({"forge_files": [{"name": "a", "content": ""}] * 2}, "forge_files: a is given twice"),
+        ({"forge_files": [{"name": "a"}]}, "forge_files: the content of a has no value"),
+        ({"forge_files": [{"name": "a", "content": "", "mode": 1}]}, "forge_files: a: mode is none of content"),
+        ({"forge_files": [{"name": "a", "content": "", "variable": "A B"}]}, "variable must be letters"),
+    ],
+)
+def test_names_that_meet_are_said(values: dict[str, Any], said: str) -> None:
+    found = " ".join(wrong_names(values))
+    assert said in found
+
+
+def test_names_that_do_not_meet_are_let_through() -> None:
+    values = {
+        "forge_environment": {"A": "1", "RELEASE_NOTES": "x"},
+        "forge_environment_plain": {"A": "2", "HOME": "/tmp", "LOG_LEVEL": "info"},
+        "forge_files": [{"name": "settings.toml", "content": "a = 1", "variable": "SHOP_CONFIG"}],
+    }
+    assert wrong_names(values) == []

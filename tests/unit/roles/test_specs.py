@@ -1,0 +1,233 @@
+"""Roles say the same thing everywhere: defaults, argument_specs, README. And shipped content stands on its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import INDEX_ARGUMENTS
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inventory.rules import declared_options
+
+REPOSITORY = Path(__file__).parents[3]
+ROLES = sorted(path.name for path in (REPOSITORY / "roles").iterdir())
+COLLECTION = "thecodeforge.fastapi"
+PLUGINS = {
+    kind: sorted(path.stem for path in (REPOSITORY / "plugins" / directory).glob("*.py"))
+    for kind, directory in (("module", "modules"), ("filter", "filter"))
+}
+
+
+@cache
+def load(path: str) -> Any:
+    return yaml.safe_load((REPOSITORY / path).read_text(encoding="utf-8"))
+
+
+def specs(role: str) -> dict[str, Any]:
+    return load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
+
+
+def options_of(role: str) -> dict[str, Any]:
+    """Those of every entry point; common has no main, as every role that depends on it would check it again."""
+    return specs(role).get("main", specs(role).get("look", {})).get("options") or {}
+
+
+@pytest.fixture(scope="module")
+def docs() -> ModuleType:
+    loader = SourceFileLoader("docs_of_roles", str(REPOSITORY / "tools" / "role_docs"))
+    module = module_from_spec(spec_from_loader("docs_of_roles", loader))  # type: ignore[arg-type]
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_what_the_specification_says(role: str) -> None:
+    said = {name: option.get("default") for name, option in options_of(role).items()}
+    assert load(f"roles/{role}/defaults/main.yml") == said
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_is_described_typed_and_carries_the_prefix(role: str) -> None:
+    for spec in specs(role).values():
+        assert spec["short_description"]
+        for name, option in (spec.get("options") or {}).items():
+            assert name.startswith("forge_")
+            assert option["description"]
+            assert "default" in option or option.get("required")
+            assert ("elements" in option) == (option["type"] == "list")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_has_tasks_and_the_variables_of_the_role(role: str) -> None:
+    main = options_of(role)
+    for name, spec in specs(role).items():
+        assert (REPOSITORY / "roles" / role / "tasks" / f"{name}.yml").is_file()
+        assert (spec.get("options") or {}) == main
+
+
+def test_no_variable_belongs_to_two_roles() -> None:
+    owners: dict[str, list[str]] = {}
+    for role in ROLES:
+        for name in options_of(role):
+            owners.setdefault(name, []).append(role)
+    assert {name: roles for name, roles in owners.items() if len(roles) > 1} == {}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_public_variable_a_role_uses_is_declared(role: str) -> None:
+    """A misspelt name in a task or a template would only show on a host."""
+    groups = {"forge_app", "forge_database", "forge_edge", "forge_load_balancer"}
+    used = set()
+    for directory in ("tasks", "templates", "handlers", "vars"):
+        for path in (REPOSITORY / "roles" / role / directory).rglob("*"):
+            if path.is_file():
+                used |= set(re.findall(r"(?<![\w.])forge_[a-z_]+\b(?!\.py)", path.read_text(encoding="utf-8")))
+    assert used - set(declared_options()) - groups - {"forge_worker"} == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_literal(role: str) -> None:
+    """A fact or a lookup there would break --tags and gather_facts: false, and cost time where it is not used."""
+    text = (REPOSITORY / "roles" / role / "defaults" / "main.yml").read_text(encoding="utf-8")
+    assert not re.search(r"ansible_facts|ansible_[a-z]+|lookup\(|query\(|hostvars|groups\[", text)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_says_who_it_is_and_what_it_needs(role: str) -> None:
+    meta = load(f"roles/{role}/meta/main.yml")
+    assert meta["galaxy_info"]["license"] == "GPL-3.0-or-later"
+    floor = load("meta/runtime.yml")["requires_ansible"].removeprefix(">=")
+    assert floor.startswith(meta["galaxy_info"]["min_ansible_version"])
+    needed = [] if role == "common" else [{"role": f"{COLLECTION}.common"}]
+    assert meta["dependencies"] == needed
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_readme_is_what_the_specification_makes(role: str, docs: ModuleType) -> None:
+    assert (REPOSITORY / "roles" / role / "README.md").read_text(encoding="utf-8") == docs.readme(role)
+
+
+def test_examples_use_variables_and_roles_that_exist(docs: ModuleType) -> None:
+    for role, variables in docs.EXAMPLE_VARIABLES.items():
+        assert role in ROLES
+        assert set(variables) <= set(declared_options())
+    for role, others in docs.COMES_AFTER.items():
+        assert {role, *others} <= set(ROLES)
+
+
+def test_markup_becomes_markdown(docs: ModuleType) -> None:
+    assert (
+        docs.words("C(address:port),\nV((2 x CPU) + 1) is B(not) I(so)")
+        == "`address:port`, `(2 x CPU) + 1` is **not** *so*"
+    )
+    assert docs.words(["One C(a(b)).", "Two V(0)."]) == "One `a(b)`. Two `0`."
+    assert docs.cell("a|b") == "a\\|b"
+
+
+def test_no_markup_is_left_in_a_readme() -> None:
+    for role in ROLES:
+        text = (REPOSITORY / "roles" / role / "README.md").read_text(encoding="utf-8")
+        assert not re.search(r"\b[A-Z]\([^)]*\)", text)
+
+
+def test_shipped_content_does_not_know_of_what_is_not_shipped() -> None:
+    """Everything but meta, plugins, roles and playbooks may be deleted."""
+    found = []
+    for directory in ("meta", "plugins", "roles", "playbooks"):
+        for path in sorted((REPOSITORY / directory).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                    if re.search(r"(?<![\w}])app/|inventories/|molecule|tests/|thecodeforge\.main", line):
+                        found.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}")
+    assert found == []
+
+
+def test_playbooks_use_only_full_names() -> None:
+    for path in sorted((REPOSITORY / "playbooks").glob("*.yml")):
+        assert re.fullmatch(r"[a-z_]+\.yml", path.name), "ansible-playbook namespace.collection.name takes no dash"
+        for name in re.findall(r"(?:role|name): (\w+\.\w+\.\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert name.rpartition(".")[0] == COLLECTION
+            assert name.rpartition(".")[2] in ROLES
+
+
+@pytest.mark.parametrize("action", sorted(path.stem for path in (REPOSITORY / "plugins" / "action").glob("*.py")))
+def test_every_action_has_the_documentation_of_a_module(action: str) -> None:
+    assert action in PLUGINS["module"]
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, dict[str, Any]]:
+    """What ansible-doc makes of every plugin: the modules and the filters in one call each."""
+    found = {}
+    for kind, names in PLUGINS.items():
+        done = subprocess.run(
+            [Path(sys.executable).with_name("ansible-doc"), "--json", "-t", kind, *(f"{COLLECTION}.{name}" for name in names)],
+            cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "WARNING" not in done.stderr, done.stderr
+        found[kind] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in PLUGINS.items() for name in names])
+def test_ansible_doc_renders_every_plugin(rendered: dict[str, dict[str, Any]], kind: str, name: str) -> None:
+    plugin = rendered[kind][f"{COLLECTION}.{name}"]
+    assert plugin["doc"]["short_description"]
+    assert plugin["doc"]["version_added"]
+    assert yaml.safe_load(plugin["examples"])
+    assert f"{COLLECTION}.{name}" in plugin["examples"]
+    assert plugin["return"] or name in ("preflight", "show")
+    for task in yaml.safe_load(plugin["examples"]):
+        assert task["name"]
+        if kind == "module":
+            options = plugin["doc"].get("options", {})
+            assert set(task.get(f"{COLLECTION}.{name}") or {}) <= set(options)
+            assert {key for key, option in options.items() if option.get("required")} <= set(
+                task.get(f"{COLLECTION}.{name}") or {}
+            )
+
+
+@pytest.mark.parametrize("name", PLUGINS["module"])
+def test_documentation_of_a_module_is_what_its_code_takes(rendered: dict[str, dict[str, Any]], name: str) -> None:
+    taken: dict[str, dict[str, Any]] = {}
+    for directory in ("modules", "action"):
+        path = REPOSITORY / "plugins" / directory / f"{name}.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else []:
+            if isinstance(node, ast.keyword) and node.arg == "argument_spec":
+                shared = ast.dump(ast.Name("INDEX_ARGUMENTS", ast.Load()))
+                assert isinstance(node.value, ast.Dict)
+                for key, value in zip(node.value.keys, node.value.values, strict=True):
+                    if key is None and ast.dump(value) == shared:
+                        taken.update(INDEX_ARGUMENTS)
+                    else:
+                        assert key is not None
+                        taken[ast.literal_eval(key)] = ast.literal_eval(value)
+    options = rendered["module"][f"{COLLECTION}.{name}"]["doc"].get("options", {})
+    public = {option: spec for option, spec in taken.items() if not option.startswith("_")}
+    assert sorted(options) == sorted(public)
+    for option, spec in public.items():
+        for key in ("type", "elements", "required", "default", "choices"):
+            assert (options[option].get(key) or None) == (spec.get(key) or None), f"{option}: {key}"
+
+
+def test_a_candidate_leaves_the_shared_socket_as_the_live_generation_needs_it() -> None:
+    """systemd sets O_NONBLOCK by the unit that it starts, and the socket is one for all generations."""
+    for name in ("app@.service.j2", "app.service.j2"):
+        template = (REPOSITORY / "roles" / "service" / "templates" / name).read_text(encoding="utf-8")
+        assert "\nNonBlocking=yes\n" in template
