@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
-from ..plugin_utils._private.build.bundle import pack
-from ..plugin_utils._private.build.compiled import Job, NotHere
+from ..modules.build import ARGUMENT_SPEC
+from ..plugin_utils._private.build.compile_bundle import write_bundle
 from ..plugin_utils._private.build.errors import BuildError
-from ..plugin_utils._private.build.index import INDEX_ARGUMENTS, Index, without_secrets
 from ..plugin_utils._private.build.release import build
-from ..plugin_utils._private.build.target_platform import Platform
+from ..plugin_utils._private.build.target_platform import platforms_of
+from ..plugin_utils._private.build.wheel_builder import CompileJob, NeedsCompiling
+from ..plugin_utils._private.build.workspace import Workspace, without_secrets
 from ..plugin_utils._private.transport.controller import Controller
 
 
@@ -27,86 +26,37 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _valid, given = self.validate_argument_spec(
-            argument_spec={
-                "source": {"type": "str", "required": True},
-                "directory": {"type": "str", "default": ""},
-                "sha256": {"type": "str", "default": ""},
-                "extras": {"type": "list", "elements": "str", "default": []},
-                "dirty": {"type": "bool", "default": True},
-                "target": {"type": "str", "required": True},
-                "server": {"type": "str", "default": "gunicorn"},
-                "server_requirements": {"type": "list", "elements": "str", "default": []},
-                "hosts": {"type": "dict", "required": True},
-                "exclude": {"type": "list", "elements": "str", "default": []},
-                "compile": {"type": "bool", "default": False},
-                "artifact": {"type": "str", "default": ""},
-                "cache_mb": {"type": "int", "default": 0},
-                **INDEX_ARGUMENTS,
-            }
-        )
+        _valid, args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        workspace = Workspace.from_arguments(args)
         try:
-            made = build(
-                given["source"],
-                given["target"],
-                platforms_of(given["hosts"]),
-                Path(given["cache"]).expanduser(),
-                Index.given(given),
-                given["exclude"],
-                directory=given["directory"],
-                sha256=given["sha256"],
-                extras=given["extras"],
-                dirty=given["dirty"],
-                server=given["server"],
-                server_requirements=given["server_requirements"],
-                cache_mb=given["cache_mb"],
-                builder=str(Controller.this()),
-                artifact_path=Path(given["artifact"]).expanduser() if given["artifact"] else None,
-            )
-        except NotHere as wanted:
-            if not given["compile"]:
-                raise AnsibleActionFail(without_secrets(str(wanted))) from None
-            return {**result, "changed": True, "to_compile": self.prepare(wanted.jobs, given)}
+            try:
+                built = build(args, platforms_of(args["hosts"]), workspace, str(Controller.this()))
+            except NeedsCompiling as needed:
+                if not args["compile"]:
+                    raise
+                return {**result, "changed": True, "to_compile": self._jobs(needed.jobs, args["hosts"], workspace)}
         except BuildError as error:
             raise AnsibleActionFail(without_secrets(str(error))) from None
-        for note in made["notes"]:
-            Display().display(note)
-        return {**result, "changed": bool(made["made"]), "to_compile": {}, **made}
+        for note in built["notes"]:
+            self._display.display(note)
+        return {**result, "changed": bool(built["created"]), "to_compile": [], **built}
 
-    def prepare(self, jobs: list[Job], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """For each job, by a name for people, the host and the arguments of the module compile."""
+    def _jobs(self, jobs: list[CompileJob], hosts: dict[str, Any], workspace: Workspace) -> list[dict[str, Any]]:
+        """For each job the host and the arguments of the module compile."""
         if self._task.check_mode:
-            said = ", ".join(f"{job.requirement} on {job.platform.hosts[0]}" for job in jobs)
+            planned = ", ".join(f"{job.requirement} on {job.platform.hosts[0]}" for job in jobs)
             raise AnsibleActionFail(
-                f"A run without check mode would compile {said}. Without that there is nothing more to check; the "
+                f"A run without check mode would compile {planned}. Without that there is nothing more to check; the "
                 "playbook build compiles and touches nothing else."
             )
-        try:
-            return {
-                f"{job.requirement} on {job.platform.hosts[0]}": {
-                    "host": job.platform.hosts[0],
-                    "requirement": job.requirement,
-                    "python": given["hosts"][job.platform.hosts[0]]["python"]["path"],
-                    "platform": {name: getattr(job.platform, name) for name in ("python", "machine", "glibc")},
-                    "source": str(pack(job, Path(given["cache"]).expanduser(), Index.given(given))),
-                    "shelf": str(job.shelf),
-                }
-                for job in jobs
+        return [
+            {
+                "host": job.platform.hosts[0],
+                "requirement": job.requirement,
+                "python": hosts[job.platform.hosts[0]]["python"]["path"],
+                "platform": {name: getattr(job.platform, name) for name in ("python", "machine", "glibc")},
+                "source": str(write_bundle(job, workspace)),
+                "wheel_dir": str(job.wheel_dir),
             }
-        except BuildError as error:
-            raise AnsibleActionFail(without_secrets(str(error))) from None
-
-
-def platforms_of(hosts: dict[str, dict[str, Any]]) -> list[Platform]:
-    """Hosts (name to what host_info says) grouped by platform.
-
-    :raises BuildError: naming the hosts that cannot be built for.
-    """
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for name, host in sorted(hosts.items()):
-        if not host["python"]["version"]:
-            raise BuildError(f"{name} does not have the interpreter that forge_python names.")
-        if not host["glibc"]:
-            raise BuildError(f"{name} does not use glibc: only Debian and Ubuntu hosts are supported.")
-        found.setdefault((host["python"]["version"], host["machine"], host["glibc"]), []).append(name)
-    return [Platform(*key, hosts=tuple(names)) for key, names in found.items()]
+            for job in jobs
+        ]

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils._private.environment import read_environment
+from ..modules.check_settings import ARGUMENT_SPEC
 from ..plugin_utils._private.build.app_settings import check_settings
 from ..plugin_utils._private.build.errors import BuildError
-from ..plugin_utils._private.build.index import INDEX_ARGUMENTS, Index
+from ..plugin_utils._private.build.workspace import Workspace, without_secrets
 
 
 class ActionModule(ActionBase):
@@ -23,27 +23,19 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _valid, given = self.validate_argument_spec(
-            argument_spec={
-                "target": {"type": "str", "required": True},
-                "release": {"type": "str", "required": True},
-                "environment": {"type": "str", "required": True, "no_log": True},
-                "prefix": {"type": "str", "default": ""},
-                **INDEX_ARGUMENTS,
-            }
-        )
+        _valid, args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         # The unit of a generation sets these two.
-        own = {given["prefix"] + name: "checked-on-the-controller" for name in ("RELEASE", "GENERATION")}
+        generation = {args["prefix"] + name: "checked-on-the-controller" for name in ("RELEASE", "GENERATION")}
+        environment = {**generation, **read_environment(args["environment"])}
         try:
-            problems, unchecked = check_settings(
-                target=given["target"],
-                release=given["release"],
-                environment={**own, **read_environment(given["environment"])},
-                cache=Path(given["cache"]).expanduser(),
-                index=Index.given(given),
-            )
+            checked = check_settings(args["target"], args["release"], environment, Workspace.from_arguments(args))
         except BuildError as error:
-            raise AnsibleActionFail(str(error)) from None
-        if problems:
-            raise AnsibleActionFail(" ".join([*problems, "Nothing was changed."]))
-        return {**result, "changed": False, "unchecked": unchecked}
+            raise AnsibleActionFail(without_secrets(str(error))) from None
+        if checked.problems:
+            raise AnsibleActionFail(" ".join([*checked.problems, "Nothing was changed."]))
+        if checked.unchecked:
+            self._display.warning(
+                f"The app was not asked about its settings on the controller: {without_secrets(checked.unchecked)}. "
+                "Hosts ask it before anything serves."
+            )
+        return {**result, "changed": False, "unchecked": checked.unchecked}

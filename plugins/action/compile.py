@@ -11,9 +11,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils._private.build.cache import file_digest
-from ..plugin_utils._private.build.compiled import accept
 from ..plugin_utils._private.build.errors import BuildError
 from ..plugin_utils._private.build.target_platform import Platform
+from ..plugin_utils._private.build.wheel_builder import accept_wheel
 from ..plugin_utils._private.transport.host_call import call
 
 
@@ -24,25 +24,24 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        source = Path(arguments["source"])
+        args = dict(self._task.args)
         if self._task.check_mode:
-            return {**result, **call(self, "compile", arguments, task_vars)}
-        shell = self._connection._shell
+            return {**result, **call(self, "compile", args, task_vars)}
+        source, shell = Path(args["source"]), self._connection._shell
         if not shell.tmpdir:
             self._make_tmp_path()
         try:
-            remote, made = shell.join_path(shell.tmpdir, source.name), shell.join_path(shell.tmpdir, "made.tar")
-            arguments |= {"source": self._transfer_file(str(source), remote), "_made": made}
-            arguments["_sha256"] = file_digest(source)
-            answer = call(self, "compile", arguments, task_vars)
+            remote, output = shell.join_path(shell.tmpdir, source.name), shell.join_path(shell.tmpdir, "output.tar")
+            args |= {"source": self._transfer_file(str(source), remote), "_output": output}
+            args["_sha256"] = file_digest(source)
+            answer = call(self, "compile", args, task_vars)
             if answer.get("failed"):
                 return {**result, **answer}
             with tempfile.TemporaryDirectory() as scratch:
-                fetched = Path(scratch) / "made.tar"
-                self._connection.fetch_file(made, str(fetched))
-                platform, shelf = Platform(**arguments["platform"]), Path(arguments["shelf"])
-                wheel = accept(fetched, arguments["requirement"], platform, shelf)
+                fetched = Path(scratch) / "output.tar"
+                self._connection.fetch_file(output, str(fetched))
+                platform, wheel_dir = Platform(**args["platform"]), Path(args["wheel_dir"])
+                wheel = accept_wheel(fetched, args["requirement"], platform, wheel_dir)
         except BuildError as error:
             raise AnsibleActionFail(str(error)) from None
         finally:

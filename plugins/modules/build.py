@@ -7,8 +7,8 @@ module: build
 short_description: Build an app once, on the controller
 version_added: 1.0.0
 description:
-  - Makes the archive of the code, and for each platform of the fleet the archive of the locked dependencies as
-    wheels, every one checked against its hash in the lock. Cached by content.
+  - Makes the archive of the code, and for each platform of the fleet a layer, the archive of the locked dependencies
+    as a host has them, every wheel checked against its hash in the lock. Cached by content.
   - Runs on the controller, touches no host, and also runs in check mode, because the plan needs the ids.
 author: The Code Forge (@thecodeforge)
 options:
@@ -89,7 +89,7 @@ EXAMPLES = r"""
   thecodeforge.fastapi.build:
     source: /home/me/shop
     target: shop.main:app
-    hosts: {web1: "{{ hostvars['web1']['forge_host'] }}"}
+    hosts: {web1: "{{ hostvars['web1']['forge_host_facts'] }}"}
     cache: ~/.cache/thecodeforge.fastapi
   run_once: true
 """
@@ -117,7 +117,7 @@ import_paths:
   type: list
   elements: str
 hosts:
-  description: For each host the C(layer)'s id, its C(blob), the C(installer), and the number of C(packages).
+  description: For each host the C(layer)'s id, its C(blob) (C(path) and C(sha256)), and the number of C(packages).
   returned: success
   type: dict
 builder:
@@ -137,12 +137,32 @@ notes:
 to_compile:
   description:
     - What has to be compiled first; the other values are not there then.
-    - For each, by a name for people, the C(host) and arguments of M(thecodeforge.fastapi.compile).
+    - A list; of each the C(host) and arguments of M(thecodeforge.fastapi.compile).
   returned: success
-  type: dict
-made:
+  type: list
+  elements: dict
+created:
   description: What was not in the cache.
   returned: success
   type: list
   elements: str
 """
+
+from ..module_utils._private.arguments import PACKAGE_INDEX
+
+ARGUMENT_SPEC = {
+    "source": {"type": "str", "required": True},
+    "directory": {"type": "str", "default": ""},
+    "sha256": {"type": "str", "default": ""},
+    "extras": {"type": "list", "elements": "str", "default": []},
+    "dirty": {"type": "bool", "default": True},
+    "target": {"type": "str", "required": True},
+    "server": {"type": "str", "default": "gunicorn"},
+    "server_requirements": {"type": "list", "elements": "str", "default": []},
+    "hosts": {"type": "dict", "required": True},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "compile": {"type": "bool", "default": False},
+    "artifact": {"type": "str", "default": ""},
+    "cache_mb": {"type": "int", "default": 0},
+    **PACKAGE_INDEX,
+}

@@ -58,3 +58,13 @@ unchecked:
   returned: success
   type: str
 """
+
+from ..module_utils._private.arguments import PACKAGE_INDEX
+
+ARGUMENT_SPEC = {
+    "target": {"type": "str", "required": True},
+    "release": {"type": "str", "required": True},
+    "environment": {"type": "str", "required": True, "no_log": True},
+    "prefix": {"type": "str", "default": ""},
+    **PACKAGE_INDEX,
+}

@@ -7,8 +7,9 @@ module: compile
 short_description: Compile a wheel on one host, for all hosts of its platform
 version_added: 1.0.0
 description:
-  - Takes what M(thecodeforge.fastapi.build) could not build on the controller. The source, and what building needs, comes
-    from the controller; the wheel goes into the controller's cache, and nothing of it stays on the host.
+  - Takes what M(thecodeforge.fastapi.build) could not build on the controller. The source, and a layer of what building
+    needs, come from the controller; the wheel goes into the controller's cache, and nothing of it stays on the host.
+  - Debian packages that compiling needs have to be there; the role build installs C(forge_build_packages).
   - Compiles as a user that exists only meanwhile, without network, in a directory that systemd removes however it ends.
 author: The Code Forge (@thecodeforge)
 options:
@@ -17,18 +18,13 @@ options:
     type: str
     required: true
   source:
-    description: Archive on the controller, of the source and what building needs.
+    description: Archive on the controller, of the source and the layer of what building needs.
     type: path
     required: true
   python:
     description: Interpreter on the host.
     type: path
     required: true
-  packages:
-    description: Debian packages that compiling needs; installed where they are missing, and left there.
-    type: list
-    elements: str
-    default: []
   seconds:
     description: Seconds that compiling may take.
     type: int
@@ -37,7 +33,7 @@ options:
     description: The C(python), C(machine) and C(glibc) of the host.
     type: dict
     required: true
-  shelf:
+  wheel_dir:
     description: Directory on the controller that the wheel goes to.
     type: path
     required: true
@@ -58,10 +54,9 @@ EXAMPLES = r"""
     source: "{{ item.source }}"
     python: "{{ item.python }}"
     platform: "{{ item.platform }}"
-    shelf: "{{ item.shelf }}"
-    packages: [build-essential, python3-dev, libpq-dev]
+    wheel_dir: "{{ item.wheel_dir }}"
   delegate_to: "{{ item.host }}"
-  loop: "{{ built.to_compile.values() }}"
+  loop: "{{ forge_build_result.to_compile }}"
   run_once: true
 """
 
@@ -70,11 +65,6 @@ wheel:
   description: The wheel, on the controller.
   returned: success
   type: str
-installed:
-  description: Debian packages that were installed.
-  returned: always
-  type: list
-  elements: str
 seconds:
   description: Seconds that compiling took.
   returned: success
@@ -90,22 +80,48 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private.alone import Busy, alone
-from ..module_utils._private.debian import AptError, install, missing_packages
+from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.reproducible import EPOCH
 
+ARGUMENT_SPEC = {
+    "requirement": {"type": "str", "required": True},
+    "source": {"type": "path", "required": True},
+    "python": {"type": "path", "required": True},
+    "seconds": {"type": "int", "default": 3600},
+    "platform": {"type": "dict", "required": True},  # the controller's, as is wheel_dir
+    "wheel_dir": {"type": "path", "required": True},
+    "_sha256": {"type": "str", "default": ""},
+    "_output": {"type": "path", "default": ""},
+}
 UNIT = "forge-compile"
 CACHES = ("/var/cache/private", "/var/cache")
-# Fixed names and dates, so that the same source gives the same bytes as far as the compiler does.
+# The bundle arrives on standard input: see plugin_utils/_private/build/compile_bundle.py. Its layer becomes an environment.
 SCRIPT = """
 set -e
 tar -xf -
-"$1" -m zipfile -e uv.whl uv
-PATH="$PATH:$(echo "$PWD"/uv/*.data/scripts)"
-chmod 755 uv/*.data/scripts/uv
-uv build --wheel --offline --no-index --find-links wheels --no-config --no-sources --python "$1" --out-dir out source >&2
+mkdir -p env/bin out
+tar -xzf layer.tar.gz -C env
+find env/bin -type f -exec sed -i "1s|^#!python\\$|#!$PWD/env/bin/python|" {} +
+ln -s "$1" env/bin/python
+ln -s python env/bin/python3
+printf 'home = %s\\ninclude-system-site-packages = false\\n' "$(dirname "$1")" >env/pyvenv.cfg
+PATH="$PWD/env/bin:$PATH" env/bin/python -c "$2" >&2
 cd out
 tar -cf - *.whl
+"""
+# PEP 517: the hook runs in the source, and finds its backend in the environment or where the project says.
+BUILD = """
+import importlib, json, os, sys
+with open("backend.json") as handle:
+    backend, paths = json.load(handle)
+output = os.path.abspath("out")
+os.chdir("source")
+sys.path[:1] = [os.path.abspath(path) for path in paths]
+module, _, rest = backend.partition(":")
+found = importlib.import_module(module)
+for name in filter(None, rest.split(".")):
+    found = getattr(found, name)
+found.build_wheel(output)
 """
 SANDBOX = (
     "DynamicUser=yes", "PrivateNetwork=yes", "PrivateDevices=yes", "ProtectHome=yes", "ProtectProc=invisible",
@@ -114,9 +130,10 @@ SANDBOX = (
     # Also when this process has been killed.
     f"ExecStopPost=-/usr/bin/find /var/cache/{UNIT} -mindepth 1 -delete", "TimeoutStopSec=60",
 )  # fmt: skip
+# Fixed names and dates, so that the same source gives the same bytes as far as the compiler does.
 ENVIRONMENT = {
-    "HOME": f"/var/cache/{UNIT}", "UV_CACHE_DIR": f"/var/cache/{UNIT}/cache", "TMPDIR": f"/var/cache/{UNIT}",
-    "UV_PYTHON_DOWNLOADS": "never", "SOURCE_DATE_EPOCH": EPOCH, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8",
+    "HOME": f"/var/cache/{UNIT}", "TMPDIR": f"/var/cache/{UNIT}", "SOURCE_DATE_EPOCH": EPOCH, "PYTHONHASHSEED": "0",
+    "LC_ALL": "C.UTF-8",
 }  # fmt: skip
 MISSING = re.compile(
     r"error: (?P<header>\S+\.h(?:pp)?): No such file"
@@ -126,19 +143,20 @@ MISSING = re.compile(
     r"|cannot find -l(?P<library>[\w.+-]+)",
     re.MULTILINE,
 )
-WORDS = 600
+SHOWN = 600  # characters of what a compiler printed
 
 
 class CompileError(Exception):
-    """Half a sentence: what is wrong, what to do."""
+    """A wheel was not compiled. Its text is for the user: what is wrong, what to do."""
 
 
-def build(source: str, made: str, python: str, requirement: str, seconds: int) -> float:
+def build(source: str, output: str, python: str, requirement: str, seconds: int) -> float:
     """Compile, in a unit of its own.
 
-    :param made: where the archive with the wheel goes.
+    :param source: path of the bundle.
+    :param output: where the archive with the wheel goes.
     :returns: seconds it took.
-    :raises CompileError: with the last words of what failed.
+    :raises CompileError: with the end of what the build printed, or when it took too long.
     """
     # What a run that was killed has left: nobody else is here, see main.
     subprocess.run(["systemctl", "stop", f"{UNIT}.service"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -147,15 +165,15 @@ def build(source: str, made: str, python: str, requirement: str, seconds: int) -
     for directive in (*SANDBOX, f"RuntimeMaxSec={seconds}"):
         command += ["--property", directive]
     command += [f"--setenv={name}={value}" for name, value in ENVIRONMENT.items()]
-    command += ["--", "/bin/sh", "-c", SCRIPT, "sh", python]
-    began = time.monotonic()
+    command += ["--", "/bin/sh", "-c", SCRIPT, "sh", python, BUILD]
+    started = time.monotonic()
     try:
-        with open(source, "rb") as given, open(made, "wb") as result:
+        with open(source, "rb") as bundle, open(output, "wb") as result:
             os.fchmod(result.fileno(), 0o644)
-            done = subprocess.run(command, stdin=given, stdout=result, stderr=subprocess.PIPE, check=False)
+            done = subprocess.run(command, stdin=bundle, stdout=result, stderr=subprocess.PIPE, check=False)
     finally:
         clear()
-    took = time.monotonic() - began
+    took = time.monotonic() - started
     if done.returncode != 0:
         if took >= seconds:
             raise CompileError(f"{requirement} was not compiled within {seconds} s, and was stopped.")
@@ -173,57 +191,42 @@ def clear() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def explain(words: str, requirement: str) -> str:
+def explain(stderr: str, requirement: str) -> str:
     """What a failed build printed, as a sentence."""
-    found = MISSING.search(words)
+    found = MISSING.search(stderr)
     if found:
         kind, name = next((kind, name) for kind, name in found.groupdict().items() if name)
-        what = f"library {name}" if kind == "library" else name
+        missing = f"library {name}" if kind == "library" else name
         return (
-            f"{requirement} does not compile, because there is no {what}: "
+            f"{requirement} does not compile, because there is no {missing}: "
             "add the Debian package that has it to forge_build_packages."
         )
-    words = re.split(r"\n\W*(?:error|hint)?:? ?Failed to build ", words)[0].strip() or words
-    last = " ".join(words.split())
-    return f"{requirement} does not compile: {last if len(last) <= WORDS else '…' + last[-WORDS:].partition(' ')[2]}"
+    text = " ".join(stderr.split())
+    return f"{requirement} does not compile: {text if len(text) <= SHOWN else '…' + text[-SHOWN:].partition(' ')[2]}"
+
+
+def check_bundle(path: str, sha256: str) -> None:
+    with open(path, "rb") as handle:
+        if hashlib.sha256(handle.read()).hexdigest() != sha256:
+            raise CompileError("The source arrived damaged (its sha256 differs): run again.")
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "requirement": {"type": "str", "required": True},
-            "source": {"type": "path", "required": True},
-            "python": {"type": "path", "required": True},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "seconds": {"type": "int", "default": 3600},
-            "platform": {"type": "dict", "required": True},  # the controller's, as is shelf
-            "shelf": {"type": "path", "required": True},
-            "_sha256": {"type": "str", "default": ""},
-            "_made": {"type": "path", "default": ""},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    python = given["python"]
-    wanted = [*given["packages"], *([] if os.access(python, os.X_OK) else [os.path.basename(python)])]
-    missing = missing_packages(wanted)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
     if module.check_mode:
-        module.exit_json(changed=True, installed=missing, msg=f"Would compile {given['requirement']} here.")
+        module.exit_json(changed=True, msg=f"Would compile {params['requirement']} here.")
     try:
-        with open(given["source"], "rb") as handle:
-            if hashlib.sha256(handle.read()).hexdigest() != given["_sha256"]:
-                raise CompileError("The source arrived damaged (its sha256 differs): run again.")
-        with alone(f"/run/lock/{UNIT}", given["seconds"]):
-            if missing:
-                install(missing)
-            seconds = build(given["source"], given["_made"], python, given["requirement"], given["seconds"])
-    except Busy:
+        check_bundle(params["source"], params["_sha256"])
+        with exclusive_lock(f"/run/lock/{UNIT}", params["seconds"]):
+            seconds = build(
+                params["source"], params["_output"], params["python"], params["requirement"], params["seconds"]
+            )
+    except LockHeld:
         module.fail_json(msg="Another build compiles on this host: run again when it is done.")
-    except AptError as error:
-        module.fail_json(msg=f"forge_build_packages: apt could not install {', '.join(missing)}: {error}")
     except CompileError as error:
-        module.fail_json(msg=str(error), installed=missing)
-    module.exit_json(changed=True, installed=missing, seconds=seconds)
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=True, seconds=seconds)
 
 
 if __name__ == "__main__":

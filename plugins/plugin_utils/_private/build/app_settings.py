@@ -10,24 +10,36 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
 from ....module_utils._private import app_check
+from ....module_utils._private.archive import unpack
+from ....module_utils._private.layer import make_environment
 from ....module_utils._private.masking import mask, secrets_of
-from .artifact import read_record
-from .cache import digest, used
-from .index import Index
-from .target_platform import Platform, running
+from .cache import digest, touch
+from .errors import BuildError
+from .layer import Layer, build_layer
+from .lockfile import directs_for, pins_for
+from .records import BuildRecord, read_record
+from .target_platform import Platform
+from .wheels import is_path_of, wheel_of_direct
+from .workspace import Workspace
 
 LOAD_SECONDS = 60
 
 
-def check_settings(
-    target: str, release: str, environment: dict[str, str], cache: Path, index: Index
-) -> tuple[list[str], str]:
+@dataclass(frozen=True)
+class Checked:
+    """What is known of an app's settings."""
+
+    problems: list[str] = field(default_factory=list)  # a sentence each, never with a value
+    unchecked: str = ""  # why nothing could be checked
+
+
+def check_settings(target: str, release: str, environment: dict[str, str], workspace: Workspace) -> Checked:
     """Load an app that was built, with an environment, in an environment of its locked dependencies.
 
     Only what its settings class refuses counts here, and a target that is not there or no ASGI app: what else an app
@@ -38,80 +50,67 @@ def check_settings(
 
     :param release: id of the release.
     :param environment: names, with their prefix, to values.
-    :returns: problems, a sentence each and never with a value; and why it was not checked, empty when it was.
     """
-    record = read_record(cache, release)
-    requires = record["requires_python"]
-    if requires and running() not in SpecifierSet(requires):
-        return [], f"the controller has Python {running()}, the app needs {requires}"
-    layers = sorted(layer["layer"] for layer in record["layers"].values())
-    asked = repr((sorted(environment.items()), layers, record["import_paths"])).encode()
-    accepted = cache / "accepted" / f"{digest(target.encode(), asked)}.json"
-    if is_accepted(accepted, Path(record["code"]["path"])):
-        return [], ""
-    home, problem = make_environment(record, cache, index)
-    if problem:
-        return [], problem
+    record = read_record(workspace.cache, release)
+    controller = Platform.of_controller()
+    if record.requires_python and controller.python not in SpecifierSet(record.requires_python):
+        return Checked(unchecked=f"the controller has Python {controller.python}, the app needs {record.requires_python}")
+    layers = sorted(layer.layer for layer in record.layers.values())
+    inputs = repr((sorted(environment.items()), layers, record.import_paths)).encode()
+    accepted = workspace.cache / "accepted" / f"{digest(target.encode(), inputs)}.json"
+    if is_accepted(accepted, Path(record.code)):
+        return Checked()
+    try:
+        home = environment_of(record, controller, workspace)
+    except BuildError as error:
+        return Checked(unchecked=str(error))
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(os.path.realpath(scratch))
-        with tarfile.open(record["code"]["path"]) as code:
-            code.extractall(directory, filter="data")
-        problems, files = load(home, directory, record["import_paths"], target, environment)
+        unpack(record.code, directory)
+        problems, files = load(home, directory, record.import_paths, target, environment)
         if files:
             accepted.parent.mkdir(parents=True, exist_ok=True)
             accepted.write_text(json.dumps({name: digest((directory / name).read_bytes()) for name in files}))
-    return problems, ""
+    return Checked(problems)
 
 
 def is_accepted(accepted: Path, code: Path) -> bool:
-    """Are the files that told what settings there are those that were accepted?"""
+    """Whether the files that decided what settings there are, are those that were accepted."""
     try:
-        told = json.loads(accepted.read_text())
+        known = json.loads(accepted.read_text())
         with tarfile.open(code) as archive:
-            return all(digest(archive.extractfile(name).read()) == known for name, known in told.items())  # type: ignore[union-attr]
+            return all(digest(archive.extractfile(name).read()) == value for name, value in known.items())  # type: ignore[union-attr]
     except (OSError, ValueError, KeyError, AttributeError):
         return False
 
 
-def make_environment(record: dict[str, Any], cache: Path, index: Index) -> tuple[Path, str]:
-    """Install a release's dependencies for the controller, from a layer that runs here or else from the lock.
+def environment_of(record: BuildRecord, controller: Platform, workspace: Workspace) -> Path:
+    """A release's dependencies, installed for the controller: of a layer that runs here, or of one that is built now.
 
-    :returns: its directory, and why that failed, empty when it did not.
+    :raises BuildError: when they cannot be had for the controller.
     """
-    here = Platform.here()
-    fitting = [
-        layer
-        for layer in record["layers"].values()
-        if here.runs(Platform(layer["python"], layer["machine"], layer["glibc"]))
-    ]
-    locks = [Path(lock).read_text(encoding="utf-8") for lock in record["locks"]]
-    told = fitting[0]["layer"] if fitting else "".join(locks)
-    home = cache / "environments" / digest(told.encode(), sys.executable.encode())[:12]
+    fitting = [layer for layer in record.layers.values() if controller.runs(layer.platform)]
+    layer = fitting[0] if fitting else controller_layer(record, controller, workspace)
+    home = workspace.cache / "environments" / digest(layer.layer.encode(), sys.executable.encode())[:12]
     if (home / ".complete").is_file():
-        used(home)
-        return home, ""
-    if not fitting and record.get("offline"):
-        return home, f"the artifact has no dependencies for the controller's Python {here.minor}"
+        return touch(home)
     shutil.rmtree(home, ignore_errors=True)
-    made = index.uv("--no-config", "venv", "--quiet", "--python", sys.executable, str(home))
-    if made.returncode == 0:
-        command = [
-            "--no-config", "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), "--no-deps",
-            "--require-hashes", "--only-binary", ":all:",
-        ]  # fmt: skip
-        if fitting:
-            with tempfile.TemporaryDirectory() as scratch:
-                with tarfile.open(fitting[0]["blob"]["path"]) as layer:
-                    layer.extractall(scratch, filter="data")
-                offline = ["--no-index", "--find-links", f"{scratch}/wheels"]
-                made = index.uv(*command, *offline, "--requirements", f"{scratch}/requirements.txt")
-        else:
-            listed = [part for lock in record["locks"] for part in ("--requirements", lock)]
-            made = index.uv(*command, *listed)
-    if made.returncode != 0:
-        return home, f"its dependencies could not be installed on the controller: {made.stderr.strip()[-300:]}"
+    unpack(layer.path, home)
+    make_environment(str(home), str(home), sys.executable)
     (home / ".complete").touch()
-    return home, ""
+    return home
+
+
+def controller_layer(record: BuildRecord, controller: Platform, workspace: Workspace) -> Layer:
+    """The layer of a release for the controller's own platform."""
+    if record.from_artifact:
+        raise BuildError(f"the artifact has no dependencies for the controller's Python {controller.python_version}")
+    texts = [Path(lock).read_text(encoding="utf-8") for lock in record.locks]
+    pins = {pin.name: pin for text in reversed(texts) for pin in pins_for(text, controller)}
+    base, project = Path(record.base), Path(record.project)
+    directs = [each for each in directs_for(texts[0], controller) if not is_path_of(each.address, base, project)]
+    wheels = [wheel_of_direct(each, base, controller, workspace) for each in directs]
+    return build_layer(list(pins.values()), wheels, controller, workspace)[0]
 
 
 def load(
@@ -136,5 +135,5 @@ def load(
         return [], answer.get("files", [])
     secrets = secrets_of(environment)
     problems = [mask(problem, secrets) for problem in answer["problems"] if "(on this machine)" not in problem]
-    said = [*problems, *(["Set them in forge_environment."] if problems and answer["settings"] else [])]
-    return said, []
+    advice = ["Set them in forge_environment."] if problems and answer["settings"] else []
+    return [*problems, *advice], []

@@ -7,12 +7,16 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from .errors import BuildError
 
 
 def digest(*parts: bytes) -> str:
+    """SHA-256 of parts, which also tells where one part ends."""
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update(len(part).to_bytes(8, "big") + part)
@@ -24,44 +28,55 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def keep(path: Path, content: bytes, made: list[str]) -> dict[str, str]:
-    """Put into the cache what is not there; a killed build leaves no half of a file."""
-    if not path.is_file():
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as handle:
-                temporary = handle.name
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.rename(temporary, path)
-        except OSError as error:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
-            raise BuildError(f"Could not write {path}: {error.strerror}.") from None
-        made.append(path.name)
-    return {"path": str(path), "sha256": file_digest(path)}
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write. It is at its path once the block has ended well; a killed build leaves no half of it.
+
+    :raises BuildError: when it cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as handle:
+            temporary = handle.name
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.rename(temporary, path)
+    except OSError as error:
+        raise BuildError(f"Could not write {path}: {error.strerror}.") from None
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
 
 
-def used(path: Path) -> Path:
-    """Say that something of the cache is in use."""
+def put(path: Path, content: bytes) -> bool:
+    """Write a file unless it has this content already. Returns whether it was written."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    with new_file(path) as handle:
+        handle.write(content)
+    return True
+
+
+def touch(path: Path) -> Path:
+    """Mark an entry as used now."""
     os.utime(path)
     return path
 
 
-def bound(cache: Path, most: int, began: float) -> None:
-    """Take out of the cache what was not used for longest, until it is small enough.
+def evict(cache: Path, limit: int, since: float) -> None:
+    """Remove the entries that were not used for longest, until the cache is small enough.
 
-    :param most: bytes.
-    :param began: what was used since then stays in any case.
+    :param limit: bytes.
+    :param since: entries used since then stay in any case (seconds since the epoch).
     """
     # Locks are small, and without them the next build would choose other versions.
     found = (entry for entry in cache.glob("*/*") if entry.parent.name not in ("locks", "records"))
     entries = [(entry.lstat().st_mtime, entry) for entry in found]
     total = sum(size_of(entry) for _time, entry in entries)
     for time, entry in sorted(entries):
-        if total <= most or time >= began:
+        if total <= limit or time >= since:
             return
         total -= size_of(entry)
         if entry.is_dir() and not entry.is_symlink():
@@ -71,10 +86,7 @@ def bound(cache: Path, most: int, began: float) -> None:
 
 
 def size_of(entry: Path) -> int:
-    if entry.is_dir():
-        return sum(
-            os.lstat(os.path.join(parent, name)).st_size
-            for parent, _directories, names in os.walk(entry)
-            for name in names
-        )
-    return os.lstat(entry).st_size
+    """Bytes of a file, or of all files below a directory."""
+    if not entry.is_dir():
+        return entry.lstat().st_size
+    return sum((Path(parent) / name).lstat().st_size for parent, _directories, names in os.walk(entry) for name in names)

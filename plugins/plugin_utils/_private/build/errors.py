@@ -3,4 +3,4 @@ from __future__ import annotations
 
 
 class BuildError(Exception):
-    """One sentence for the user: what is wrong, where, what to do."""
+    """A build that cannot go on. Its text is for the user: what is wrong, where, what to do; never a secret."""

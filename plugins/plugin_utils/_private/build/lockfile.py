@@ -16,11 +16,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from .cache import digest, put
 from .errors import BuildError
-from .cache import digest, keep
-from .index import Index, without_secrets
-from .target_platform import Platform, release
 from .source import Source
+from .target_platform import Platform, version_tuple
+from .workspace import Workspace, one_line, without_secrets
 
 # What each server needs, and what of it the app's own lock must meet.
 SERVERS = {
@@ -28,10 +28,16 @@ SERVERS = {
     "gunicorn-asgi": {"gunicorn": ">=25.1"},
     "uvicorn": {"uvicorn": ""},
 }
-# Members of a workspace and other projects beside it, in a uv.lock.
+# Members of a workspace and other projects next to it, in a uv.lock.
 LOCAL = re.compile(r'source = \{ (?:editable|virtual|directory) = "([^"]+)" \}')
 AT_COMMIT = re.compile(r"git\+\S+@[0-9a-f]{40}(#|\s|$)")
 OPTION = re.compile(r"^(-r|--requirement|-c|--constraint)[ =]*(\S+)")
+IGNORED_OPTIONS = (
+    "--index-url", "-i ", "--extra-index-url", "--find-links", "-f ", "--require-hashes", "--trusted-host",
+    "--only-binary", "--no-binary", "--prefer-binary", "--pre",
+)  # fmt: skip
+OUTDATED = 1  # exit code of `uv export --locked` then; 2 when it could not say
+REQUIREMENTS_FORMAT = ("--no-header", "--no-annotate")
 
 
 @dataclass(frozen=True)
@@ -44,273 +50,9 @@ class Lock:
     note: str = ""  # for the user, when the lock was made just now
 
 
-def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], cache: Path, index: Index) -> Lock:
-    """The lock of a source: its own, or one that is made now and kept until what it was made of changes.
-
-    :raises BuildError: one sentence.
-    """
-    if source.requirement:
-        return compile_lock(source, source.requirement_lines(), [], platforms, cache, index)
-    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml", "setup.cfg", "setup.py")
-    workspace = source.find("uv.lock")
-    if found == source.directory / "pyproject.toml":
-        if workspace and holds(workspace, source.directory):
-            found = workspace
-        elif not {"project", "build-system"} & set(source.project):  # it only configures tools
-            found = None
-    if found is None:
-        raise BuildError(
-            f"forge_source: {source.directory} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml, "
-            "so nothing says what the app depends on."
-        )
-    if found.name == "uv.lock":
-        return export_lock(source, found, extras, cache, index)
-    if found.name == "pylock.toml":
-        return keep_lock(cache, read_pylock(found), found.parent)
-    if found.name == "requirements.txt":
-        text = found.read_text(encoding="utf-8")
-        if all_hashed(text):
-            return keep_lock(cache, text, found.parent)
-        return compile_lock(source, text, included(found), platforms, cache, index, found)
-    text = found.read_text(encoding="utf-8")
-    return compile_lock(source, text, [found], platforms, cache, index, found, extras)
-
-
-def holds(workspace: Path, project: Path) -> bool:
-    """Is a project a member of the workspace that a ``uv.lock`` is for?"""
-    members = LOCAL.findall(workspace.read_text(encoding="utf-8"))
-    return project in {(workspace.parent / member).resolve() for member in members}
-
-
-def keep_lock(cache: Path, text: str, base: Path = Path()) -> Lock:
-    path = cache / "locks" / f"{digest(text.encode())[:16]}.txt"
-    keep(path, text.encode(), [])
-    return Lock(text, path, base)
-
-
-def export_lock(source: Source, found: Path, extras: Sequence[str], cache: Path, index: Index) -> Lock:
-    """The project's ``uv.lock`` as requirements, its development groups left out.
-
-    :raises BuildError: when it is out of date, or cannot be read.
-    """
-    text = found.read_text(encoding="utf-8")
-    projects = [found.parent, *(found.parent / member for member in LOCAL.findall(text))]
-    told = [project / "pyproject.toml" for project in projects if (project / "pyproject.toml").is_file()]
-    where = str(source.directory.relative_to(found.parent))
-    key = digest(*map(str.encode, [where, *extras, text, *(path.read_text(encoding="utf-8") for path in told)]))
-    path = cache / "locks" / f"{key[:16]}.txt"
-    if path.is_file():
-        return Lock(path.read_text(encoding="utf-8"), path, found.parent)
-    command = [
-        "export", "--quiet", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate",
-        "--format", "requirements.txt", "--project", str(source.directory), *(f"--extra={extra}" for extra in extras),
-    ]  # fmt: skip
-    done = index.uv(*command, "--locked")
-    outdated = "needs to be updated" in done.stderr
-    if done.returncode != 0 and not outdated and re.search(r"[Ii]nterpreter|requires-python|Python [>=<]", done.stderr):
-        # The controller has no Python that the project accepts; reading the lock as it stands needs none.
-        outdated = is_outdated(source.project, found)
-        done = done if outdated else index.uv(*command, "--frozen")
-    if outdated:
-        raise BuildError(f"{found} is out of date: run 'uv lock' there and commit it.")
-    if done.returncode != 0:
-        raise BuildError(f"uv could not read the lock of {source.directory}: {done.stderr.strip()}")
-    keep(path, done.stdout.encode(), [])
-    return Lock(done.stdout, path, found.parent)
-
-
-def is_outdated(project: dict[str, Any], found: Path) -> bool:
-    """Does a ``uv.lock`` know other dependencies of its project than ``pyproject.toml`` names?"""
-    locked = tomllib.loads(found.read_text(encoding="utf-8"))
-    about = project.get("project", {})
-    name = canonicalize_name(str(about.get("name", "")))
-    own: dict[str, Any] = next((each for each in locked.get("package", []) if each.get("name") == name), {})
-    known = {
-        (canonicalize_name(each["name"]), SpecifierSet(each.get("specifier", "")))
-        for each in own.get("metadata", {}).get("requires-dist", [])
-    }
-    optional = [each for group in about.get("optional-dependencies", {}).values() for each in group]
-    asked = [Requirement(each) for each in [*about.get("dependencies", []), *optional]]
-    needed = {(canonicalize_name(each.name), each.specifier) for each in asked}
-    return known != needed or SpecifierSet(locked.get("requires-python", "")) != SpecifierSet(
-        about.get("requires-python", "")
-    )
-
-
-def read_pylock(path: Path) -> str:
-    """A ``pylock.toml`` (PEP 751) as requirements with hashes.
-
-    :raises BuildError: when it cannot be read.
-    """
-    try:
-        packages = tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
-        lines = []
-        for package in packages:
-            marker = f" ; {package['marker']}" if package.get("marker") else ""
-            address = pylock_address(package)
-            if address:
-                lines.append(f"{address}{marker}\n")
-                continue
-            files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
-            if not files or "version" not in package:
-                raise BuildError(f"{path}: {package['name']} is not a release of a package.")
-            hashes = "".join(f" \\\n    --hash=sha256:{each['hashes']['sha256']}" for each in files)
-            lines.append(f"{package['name']}=={package['version']}{marker}{hashes}\n")
-        return "".join(lines)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise BuildError(f"{path} cannot be read as a lock (PEP 751): {error}.") from None
-
-
-def pylock_address(package: dict[str, Any]) -> str:
-    """A package of a ``pylock.toml`` that is no release of an index, as a requirement; empty when it is one."""
-    where = package.get("vcs") or package.get("archive") or package.get("directory") or {}
-    name, sub = package["name"], f"#subdirectory={where['subdirectory']}" if where.get("subdirectory") else ""
-    if "vcs" in package:
-        return f"{name} @ {where['type']}+{where.get('url') or Path(where['path']).as_uri()}@{where['commit-id']}{sub}"
-    if "url" in where:
-        return f"{name} @ {where['url']}{sub} --hash=sha256:{where['hashes']['sha256']}"
-    return f"./{where['path']}" if where else ""
-
-
-def statements(text: str) -> Iterator[str]:
-    """Lines of a requirements file: continued ones joined, comments and blank ones left out."""
-    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
-        line = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if line:
-            yield line
-
-
-def all_hashed(text: str) -> bool:
-    """Is every requirement of a file locked with a hash? Then the file is a lock."""
-    lines = list(statements(text))
-    asked = [line for line in lines if not line.startswith("-")]
-    return (
-        bool(asked)
-        and all("--hash=" in line or AT_COMMIT.search(line) for line in asked)
-        and not any(map(OPTION.match, lines))
-    )
-
-
-def included(path: Path) -> list[Path]:
-    """A requirements file and those that it includes.
-
-    :raises BuildError: when one is not there.
-    """
-    found: list[Path] = []
-    waiting = [path]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        if not path.is_file():
-            raise BuildError(f"forge_source: there is no {path}, which the requirements include.")
-        found.append(path)
-        for line in statements(path.read_text(encoding="utf-8")):
-            named = OPTION.match(line)
-            if named:
-                waiting.append(path.parent / named[2])
-    return found
-
-
-def compile_lock(
-    source: Source, text: str, inputs: list[Path], platforms: list[Platform], cache: Path, index: Index,
-    found: Path | None = None, extras: Sequence[str] = (),
-) -> Lock:  # fmt: skip
-    """Lock and hash what is not locked, for all platforms at once; kept until the input changes."""
-    oldest = min((platform.minor for platform in platforms), key=release)
-    pins = pins_of(source)
-    told = [text, pins, oldest, *extras, *(path.read_text(encoding="utf-8") for path in inputs)]
-    path = cache / "locks" / f"{digest(*map(str.encode, told))[:16]}.txt"
-    base = source.directory
-    if path.is_file():
-        return Lock(path.read_text(encoding="utf-8"), path, base)
-    constraints = keep_lock(cache, pins).path if pins else None
-    compiled = resolve(
-        text,
-        oldest,
-        platforms,
-        index,
-        constraints=constraints,
-        found=found,
-        extras=extras,
-        wheel=source.wheel,
-        base=base,
-    )
-    keep(path, compiled.encode(), [])
-    kept = "run 'uv lock' there" if found and found.name == "pyproject.toml" else "commit a copy as requirements.txt"
-    note = f"{found or source.requirement}: locked just now in {path}, which is used until its input changes"
-    return Lock(compiled, path, base, f"{note}; to keep it with the app, {kept}." if found else f"{note}.")
-
-
-def pins_of(source: Source) -> str:
-    """Versions of a lock that is not read otherwise: Poetry's or PDM's."""
-    found = source.find("poetry.lock", "pdm.lock")
-    if found is None:
-        return ""
-    versions: dict[str, set[str]] = {}
-    try:
-        for package in tomllib.loads(found.read_text(encoding="utf-8")).get("package", []):
-            if "source" not in package or package["source"].get("type") == "legacy":
-                versions.setdefault(package["name"], set()).add(package["version"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
-        raise BuildError(f"{found} cannot be read: {error}.") from None
-    return "".join(f"{name}=={one}\n" for name, (one, *more) in sorted(versions.items()) if not more)
-
-
-def resolve(
-    text: str, oldest: str, platforms: list[Platform], index: Index, constraints: Path | None = None,
-    found: Path | None = None, extras: Sequence[str] = (), wheel: Path | None = None,
-    base: Path | None = None,
-) -> str:  # fmt: skip
-    """Let uv choose versions and hashes of requirements.
-
-    :raises BuildError: one sentence of why there is none.
-    """
-    done = index.uv(
-        "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate",
-        "--python-version", oldest, "--fork-strategy", "fewest",
-        *(["--constraints", str(constraints)] if constraints else []),
-        *(f"--extra={extra}" for extra in extras),
-        *(["--no-emit-package", canonicalize_name(wheel.name.split("-")[0])] if wheel else []),
-        str(found) if found else "-",
-        text=text, cwd=base if base and base.is_dir() else None,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise BuildError(explain_uv(done.stderr, found, platforms))
-    return done.stdout
-
-
-def explain_uv(words: str, found: Path | None, platforms: list[Platform]) -> str:
-    """uv's complaint as one sentence."""
-    words = " ".join(re.sub(r"^\s*[^\w\s(]*\s*(hint:)?", " ", words, flags=re.MULTILINE).split())
-    what = f"The dependencies of {found}" if found else "forge_source"
-    python = re.search(r"does not satisfy Python(\S+?)[, ]", words)
-    if python:
-        wanted = SpecifierSet(python[1])
-        short = [
-            f"{host} has {platform.python}"
-            for platform in platforms
-            if not wanted.contains(platform.python, prereleases=True)
-            for host in platform.hosts or (platform.key,)
-        ]
-        if short:
-            return f"The app needs Python {python[1]}, but {', '.join(short)}: set forge_python, or choose another version."
-    missing = re.search(r"Because (\S+) was not found in the package registry", words)
-    if missing:
-        return f"{what}: the package index has no {missing[1]}."
-    version = re.search(r"Because there is no version of (\S+)", words) or re.search(
-        r"only the following versions of (\S+)", words
-    )
-    if version:
-        return f"{what}: the package index has no release {version[1]}."
-    if re.search(r"error sending request|[Ff]ailed to fetch|dns error|client error", words):
-        return f"The package index cannot be reached (forge_build_index_url, forge_build_ca_bundle): {words[-600:]}"
-    return f"{what} could not be locked: {words[-1500:]}"
-
-
 @dataclass(frozen=True)
 class Pin:
-    """A line of a lock."""
+    """A line of a lock: a release of an index."""
 
     requirement: Requirement
     hashes: tuple[str, ...]
@@ -330,7 +72,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Direct:
-    """A line of a lock that is no release of an index: git at a commit, an address, or a path."""
+    """A line of a lock that is no release of an index: git at a commit, a URL, or a path."""
 
     address: str
     name: str  # empty when only its source says
@@ -341,37 +83,261 @@ class Direct:
         return self.name or without_secrets(self.address)
 
 
+def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], workspace: Workspace) -> Lock:
+    """The lock of a source: its own, or one that is made now and kept until what it was made of changes.
+
+    :raises BuildError: when nothing says what the app depends on, or that cannot be read or locked.
+    """
+    if source.requirement:
+        return compile_lock(source, source.requirement_lines(), [], platforms, workspace)
+    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml", "setup.cfg", "setup.py")
+    workspace_lock = source.find("uv.lock")
+    if found == source.directory / "pyproject.toml":
+        if workspace_lock and has_member(workspace_lock, source.directory):
+            found = workspace_lock
+        elif not {"project", "build-system"} & set(source.project):  # it only configures tools
+            found = None
+    if found is None:
+        raise BuildError(
+            f"forge_source: {source.directory} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml, "
+            "so nothing says what the app depends on."
+        )
+    if found.name == "uv.lock":
+        return export_lock(source, found, extras, workspace)
+    if found.name == "pylock.toml":
+        return store_lock(workspace, read_pylock(found), found.parent)
+    text = read_text(found)
+    if found.name == "requirements.txt":
+        if all_hashed(text):
+            return store_lock(workspace, text, found.parent)
+        return compile_lock(source, text, included_files(found), platforms, workspace, found)
+    return compile_lock(source, text, [found], platforms, workspace, found, extras)
+
+
+def read_text(path: Path) -> str:
+    """:raises BuildError: naming a file that is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BuildError(f"forge_source: {path} is not a text in UTF-8: save it as UTF-8.") from None
+
+
+def has_member(lock: Path, project: Path) -> bool:
+    """Whether a project is a member of the workspace that a ``uv.lock`` is for."""
+    return project in {(lock.parent / member).resolve() for member in LOCAL.findall(read_text(lock))}
+
+
+def store_lock(workspace: Workspace, text: str, base: Path = Path()) -> Lock:
+    path = workspace.cache / "locks" / f"{digest(text.encode())[:16]}.txt"
+    put(path, text.encode())
+    return Lock(text, path, base)
+
+
+def export_lock(source: Source, found: Path, extras: Sequence[str], workspace: Workspace) -> Lock:
+    """The project's ``uv.lock`` as requirements, its development groups left out.
+
+    :raises BuildError: when it is out of date, or cannot be read.
+    """
+    text = read_text(found)
+    projects = [found.parent, *(found.parent / member for member in LOCAL.findall(text))]
+    inputs = [project / "pyproject.toml" for project in projects if (project / "pyproject.toml").is_file()]
+    member = str(source.directory.relative_to(found.parent))
+    key = digest(*map(str.encode, [member, *extras, text, *map(read_text, inputs)]))
+    path = workspace.cache / "locks" / f"{key[:16]}.txt"
+    if path.is_file():
+        return Lock(path.read_text(encoding="utf-8"), path, found.parent)
+    command = [
+        "export", "--quiet", "--no-dev", "--no-emit-project", *REQUIREMENTS_FORMAT, "--format", "requirements.txt",
+        "--project", str(source.directory), *(f"--extra={extra}" for extra in extras),
+    ]  # fmt: skip
+    done = workspace.uv(*command, "--locked")
+    outdated = done.returncode == OUTDATED
+    if not outdated and done.returncode != 0:
+        # Perhaps the controller has no Python that the project accepts; reading the lock as it stands needs none.
+        frozen = workspace.uv(*command, "--frozen")
+        if frozen.returncode == 0:
+            done, outdated = frozen, is_outdated(source.project, found)
+    if outdated:
+        raise BuildError(f"{found} is out of date: run 'uv lock' there and commit it.")
+    if done.returncode != 0:
+        raise BuildError(f"uv could not read the lock of {source.directory}: {one_line(done.stderr)}")
+    put(path, done.stdout.encode())
+    return Lock(done.stdout, path, found.parent)
+
+
+def is_outdated(project: dict[str, Any], lock: Path) -> bool:
+    """Whether a ``uv.lock`` knows other dependencies of its project than ``pyproject.toml`` names."""
+    locked = tomllib.loads(read_text(lock))
+    about = project.get("project", {})
+    name = canonicalize_name(str(about.get("name", "")))
+    package: dict[str, Any] = next((each for each in locked.get("package", []) if each.get("name") == name), {})
+    known = {
+        (canonicalize_name(each["name"]), SpecifierSet(each.get("specifier", "")))
+        for each in package.get("metadata", {}).get("requires-dist", [])
+    }
+    optional = [each for group in about.get("optional-dependencies", {}).values() for each in group]
+    named = [Requirement(each) for each in [*about.get("dependencies", []), *optional]]
+    needed = {(canonicalize_name(each.name), each.specifier) for each in named}
+    python = [SpecifierSet(each.get("requires-python", "")) for each in (locked, about)]
+    return known != needed or python[0] != python[1]
+
+
+def read_pylock(path: Path) -> str:
+    """A ``pylock.toml`` (PEP 751) as requirements with hashes.
+
+    :raises BuildError: when it cannot be read, or has something that is neither a release nor a source.
+    """
+    try:
+        packages = tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
+        return "".join(pylock_line(path, package) for package in packages)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise BuildError(f"{path} cannot be read as a lock (PEP 751): {error}.") from None
+
+
+def pylock_line(path: Path, package: dict[str, Any]) -> str:
+    name, marker = package["name"], f" ; {package['marker']}" if package.get("marker") else ""
+    origin = package.get("vcs") or package.get("archive") or package.get("directory") or {}
+    subdirectory = f"#subdirectory={origin['subdirectory']}" if origin.get("subdirectory") else ""
+    if "vcs" in package:
+        url = origin.get("url") or Path(origin["path"]).as_uri()
+        return f"{name} @ {origin['type']}+{url}@{origin['commit-id']}{subdirectory}{marker}\n"
+    if "url" in origin:
+        return f"{name} @ {origin['url']}{subdirectory} --hash=sha256:{origin['hashes']['sha256']}{marker}\n"
+    if origin:
+        return f"./{origin['path']}{marker}\n"
+    files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+    if not files or "version" not in package:
+        raise BuildError(f"{path}: {name} is not a release of a package.")
+    hashes = "".join(f" \\\n    --hash=sha256:{each['hashes']['sha256']}" for each in files)
+    return f"{name}=={package['version']}{marker}{hashes}\n"
+
+
+def statements(text: str) -> Iterator[str]:
+    """Lines of a requirements file: continued ones joined, comments and blank ones left out."""
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        line = re.sub(r"(^|\s)#.*$", "", line).strip()
+        if line:
+            yield line
+
+
+def all_hashed(text: str) -> bool:
+    """Whether every requirement of a file is locked with a hash. Then the file is a lock."""
+    lines = list(statements(text))
+    requirements = [line for line in lines if not line.startswith("-")]
+    hashed = all("--hash=" in line or AT_COMMIT.search(line) for line in requirements)
+    return bool(requirements) and hashed and not any(map(OPTION.match, lines))
+
+
+def included_files(path: Path) -> list[Path]:
+    """A requirements file and those that it includes.
+
+    :raises BuildError: when one is not there.
+    """
+    found: list[Path] = []
+    waiting = [path]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        if not path.is_file():
+            raise BuildError(f"forge_source: there is no {path}, which the requirements include.")
+        found.append(path)
+        options = filter(None, map(OPTION.match, statements(read_text(path))))
+        waiting += [path.parent / option[2] for option in options]
+    return found
+
+
+def compile_lock(
+    source: Source, text: str, inputs: list[Path], platforms: list[Platform], workspace: Workspace,
+    found: Path | None = None, extras: Sequence[str] = (),
+) -> Lock:  # fmt: skip
+    """Lock and hash what is not locked, for all platforms at once; kept until the input changes."""
+    pins = pins_of_other_locks(source)
+    parts = [text, pins, oldest_python(platforms), *extras, *map(read_text, inputs)]
+    path = workspace.cache / "locks" / f"{digest(*map(str.encode, parts))[:16]}.txt"
+    if path.is_file():
+        return Lock(path.read_text(encoding="utf-8"), path, source.directory)
+    options = [f"--extra={extra}" for extra in extras]
+    if pins:
+        options += ["--constraints", str(store_lock(workspace, pins).path)]
+    if source.wheel:
+        options += ["--no-emit-package", canonicalize_name(source.wheel.name.split("-")[0])]
+    subject = f"The dependencies of {found}" if found else "forge_source"
+    put(path, resolve(text, platforms, workspace, subject, options, found, source.directory).encode())
+    note = f"{found or source.requirement}: locked just now in {path}, which is used until its input changes"
+    if found:
+        advice = "run 'uv lock' there" if found.name == "pyproject.toml" else "commit a copy as requirements.txt"
+        note += f"; to keep it with the app, {advice}"
+    return Lock(path.read_text(encoding="utf-8"), path, source.directory, f"{note}.")
+
+
+def oldest_python(platforms: list[Platform]) -> str:
+    return min((platform.python_version for platform in platforms), key=version_tuple)
+
+
+def pins_of_other_locks(source: Source) -> str:
+    """Versions of a lock that is not read otherwise: Poetry's or PDM's.
+
+    :raises BuildError: when it cannot be read.
+    """
+    found = source.find("poetry.lock", "pdm.lock")
+    if found is None:
+        return ""
+    versions: dict[str, set[str]] = {}
+    try:
+        for package in tomllib.loads(found.read_text(encoding="utf-8")).get("package", []):
+            if "source" not in package or package["source"].get("type") == "legacy":
+                versions.setdefault(package["name"], set()).add(package["version"])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        raise BuildError(f"{found} cannot be read: {error}.") from None
+    return "".join(f"{name}=={one}\n" for name, (one, *more) in sorted(versions.items()) if not more)
+
+
+def resolve(
+    text: str, platforms: list[Platform], workspace: Workspace, subject: str, options: Sequence[str] = (),
+    found: Path | None = None, directory: Path | None = None,
+) -> str:  # fmt: skip
+    """Let uv choose versions and hashes of requirements.
+
+    :param subject: begins the sentence of an error.
+    :param found: file that ``text`` was read from.
+    :raises BuildError: when there are none, or the index cannot be reached.
+    """
+    done = workspace.uv(
+        "pip", "compile", "--quiet", "--universal", "--generate-hashes", *REQUIREMENTS_FORMAT,
+        "--python-version", oldest_python(platforms), "--fork-strategy", "fewest", *options, str(found) if found else "-",
+        text=text, cwd=directory if directory and directory.is_dir() else None,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise BuildError(f"{subject} could not be locked: {one_line(done.stderr)} {workspace.index_hint()}")
+    return done.stdout
+
+
 def entries(text: str) -> Iterator[Pin | Direct]:
     """Each requirement of a lock.
 
     :raises BuildError: for a line that is none.
     """
     for line in statements(text):
-        if line.startswith(("--index-url", "-i ", "--extra-index-url", "--find-links", "-f ", "--require-hashes",
-                            "--trusted-host", "--only-binary", "--no-binary", "--prefer-binary", "--pre")):  # fmt: skip
+        if line.startswith(IGNORED_OPTIONS):
             continue
-        words, *hashes = re.split(r"\s--hash[= ]", line)
-        words, told = words.strip(), tuple(each.strip() for each in hashes)
-        editable = re.match(r"(-e|--editable)[ =]\s*", words)
+        statement, *found = re.split(r"\s--hash[= ]", line)
+        statement, hashes = statement.strip(), tuple(each.strip() for each in found)
+        editable = re.match(r"(-e|--editable)[ =]\s*", statement)
         try:
-            requirement = Requirement(words)
+            requirement = Requirement(statement)
         except InvalidRequirement:
-            address, _space, condition = words[editable.end() if editable else 0 :].partition(" ; ")
+            address, _semicolon, condition = statement[editable.end() if editable else 0 :].partition(" ; ")
             if not editable and not re.match(r"\.{0,2}/|\.{1,2}$|\w[\w+.-]*[:/]", address):
-                raise BuildError(f"The lock holds {without_secrets(words)!r}, which is no requirement.") from None
-            yield Direct(address.strip(), "", told, Marker(condition) if condition else None)
+                raise BuildError(f"The lock holds {without_secrets(statement)!r}, which is no requirement.") from None
+            yield Direct(address.strip(), "", hashes, Marker(condition) if condition else None)
             continue
         if requirement.url:
-            yield Direct(requirement.url, canonicalize_name(requirement.name), told, requirement.marker)
-        elif not told and not requirement.specifier:  # uv writes a path as its project does, such as "libs"
+            yield Direct(requirement.url, canonicalize_name(requirement.name), hashes, requirement.marker)
+        elif not hashes and not requirement.specifier:  # uv writes a path as its project does, such as "libs"
             yield Direct(f"./{requirement.name}", "", (), requirement.marker)
         else:
-            yield Pin(requirement, told)
-
-
-def pins(text: str) -> Iterator[Pin]:
-    """The releases of an index in a lock."""
-    return (entry for entry in entries(text) if isinstance(entry, Pin))
+            yield Pin(requirement, hashes)
 
 
 def directs_for(text: str, platform: Platform) -> list[Direct]:
@@ -381,12 +347,14 @@ def directs_for(text: str, platform: Platform) -> list[Direct]:
 
 
 def pins_for(text: str, platform: Platform) -> list[Pin]:
-    """What of a lock a platform needs, by name.
+    """The releases that a platform needs of a lock, by name.
 
     :raises BuildError: for a dependency without a hash.
     """
     chosen = []
-    for pin in pins(text):
+    for pin in entries(text):
+        if isinstance(pin, Direct):
+            continue
         if not pin.hashes:
             raise BuildError(f"The lock has no hash for {pin.requirement.name}: only hashed releases are installed.")
         if pin.requirement.marker is None or pin.requirement.marker.evaluate(platform.markers()):
@@ -394,44 +362,40 @@ def pins_for(text: str, platform: Platform) -> list[Pin]:
     return sorted(chosen, key=lambda pin: str(pin).lower())
 
 
-def requirements_for(text: str, platform: Platform) -> str:
-    """The lines of a lock that a platform needs, without their markers."""
-    return "".join(map(str, pins_for(text, platform)))
-
-
 def add_server(
-    text: str, server: str, wanted: Sequence[str], platforms: list[Platform], cache: Path, index: Index
-) -> tuple[str, str]:
+    text: str, server: str, offered: Sequence[str], platforms: list[Platform], workspace: Workspace
+) -> Lock | None:
     """What the server needs and a lock lacks, resolved with the lock as constraints.
 
-    :param wanted: requirements from which what the server needs is taken.
-    :returns: a second lock, empty when nothing is missing, and its path.
+    :param offered: requirements from which what the server needs is taken.
+    :returns: a second lock; nothing when nothing is missing.
     :raises BuildError: when the lock has a version that the server cannot work with.
     """
     if server not in SERVERS:
         raise BuildError(f"forge_server: {server!r} must be one of {', '.join(SERVERS)}.")
+    by_name: dict[str, str] = {canonicalize_name(Requirement(each).name): each for each in offered}
     missing: dict[str, str] = {}
-    offered: dict[str, str] = {canonicalize_name(Requirement(each).name): each for each in wanted}
     for platform in platforms:
-        have = {pin.name: pin.version for pin in pins_for(text, platform)}
-        have |= {each.name: "" for each in directs_for(text, platform)}
+        present = {pin.name: pin.version for pin in pins_for(text, platform)}
+        present |= {each.name: "" for each in directs_for(text, platform)}
         for name, least in SERVERS[server].items():
-            if name not in have:
-                missing[name] = offered.get(name, name) if not least else f"{name}{least}"
-            elif least and have[name] and Version(have[name]) not in SpecifierSet(least):
-                raise BuildError(f"forge_server: {server} needs {name} {least}, the app's lock has {have[name]}.")
+            if name not in present:
+                missing[name] = by_name.get(name, name) if not least else f"{name}{least}"
+            elif least and present[name] and Version(present[name]) not in SpecifierSet(least):
+                raise BuildError(f"forge_server: {server} needs {name} {least}, the app's lock has {present[name]}.")
     if not missing:
-        return "", ""
+        return None
     constraints = "".join(
         f"{pin.requirement.name}{pin.requirement.specifier}"
         + (f" ; {pin.requirement.marker}" if pin.requirement.marker else "")
         + "\n"
-        for pin in pins(text)
+        for pin in entries(text)
+        if isinstance(pin, Pin)
     )
-    asked = "".join(f"{each}\n" for each in missing.values())
-    oldest = min((platform.minor for platform in platforms), key=release)
-    path = cache / "locks" / f"{digest(constraints.encode(), asked.encode(), oldest.encode())[:16]}-server.txt"
+    wanted = "".join(f"{each}\n" for each in missing.values())
+    key = digest(constraints.encode(), wanted.encode(), oldest_python(platforms).encode())
+    path = workspace.cache / "locks" / f"{key[:16]}-server.txt"
     if not path.is_file():
-        bounds = keep_lock(cache, constraints).path
-        keep(path, resolve(asked, oldest, platforms, index, constraints=bounds).encode(), [])
-    return path.read_text(encoding="utf-8"), str(path)
+        options = ["--constraints", str(store_lock(workspace, constraints).path)]
+        put(path, resolve(wanted, platforms, workspace, "What the server needs", options).encode())
+    return Lock(path.read_text(encoding="utf-8"), path, Path())

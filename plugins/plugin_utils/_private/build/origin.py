@@ -6,20 +6,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from .errors import BuildError
-from .cache import digest, used
-from .index import Index, without_secrets
+from .cache import digest, touch
 from .source import Source, open_source
+from .workspace import Workspace, one_line, without_secrets
 
 GIT = re.compile(r"git\+(https|http|ssh|file)://")
 
@@ -45,10 +46,10 @@ def kind_of(source: str) -> str:
     return "requirement"
 
 
-def open_origin(source: str, sub: str, cache: Path, index: Index) -> Source:
+def open_origin(source: str, sub: str, workspace: Workspace) -> Source:
     """The source that a value of ``forge_source`` names, an artifact left out.
 
-    :raises BuildError: one sentence.
+    :raises BuildError: when it names nothing that is there, or is not understood.
     """
     if not source:
         raise BuildError("forge_source is not set: name a directory, a git URL, a wheel, a requirement or an artifact.")
@@ -56,7 +57,7 @@ def open_origin(source: str, sub: str, cache: Path, index: Index) -> Source:
     if sub and kind not in ("git", "directory"):
         raise BuildError(f"forge_source_directory is for a directory or a git URL, but forge_source is a {kind}.")
     if kind == "git":
-        checkout, commit = fetch_git(source, cache, index)
+        checkout, commit = fetch_git(source, workspace)
         return open_source(str(checkout), sub, commit)
     if kind == "wheel":
         return open_wheel(source)
@@ -86,70 +87,98 @@ def split_git(source: str) -> tuple[str, str]:
     return (address[:at], address[at + 1 :]) if at >= 0 else (address, "")
 
 
-def fetch_git(source: str, cache: Path, index: Index, what: str = "forge_source") -> tuple[Path, str]:
+@dataclass(frozen=True)
+class Repository:
+    """A git repository that is mirrored in the cache."""
+
+    url: str  # without credentials
+    shown: str  # for people
+    mirror: Path
+    environment: dict[str, str]
+    workspace: Workspace
+    subject: str  # begins the sentence of an error
+
+    def git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return self.workspace.run("git", "-C", str(self.mirror), *arguments, extra=self.environment)
+        except FileNotFoundError:
+            raise BuildError(f"{self.subject} is a git URL, but the controller has no git.") from None
+
+    def commit_of(self, ref: str) -> str:
+        """The commit of a tag, a branch or a commit; empty when the mirror has none."""
+        names = [f"refs/tags/{ref}", f"refs/heads/{ref}", ref] if ref else ["refs/forge/HEAD"]
+        for name in names:
+            found = self.git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
+            if found.returncode == 0:
+                return found.stdout.strip()
+        return ""
+
+    def update(self) -> None:
+        """:raises BuildError: with git's own reason, when the repository cannot be fetched."""
+        done = self.git(
+            "fetch", "--quiet", "--prune", "--force", self.url,
+            "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/forge/HEAD",
+        )  # fmt: skip
+        if done.returncode != 0:
+            lines = done.stderr.splitlines()
+            cause = next((line for line in lines if line.startswith(("fatal:", "error:"))), done.stderr[-300:])
+            raise BuildError(
+                f"{self.subject}: {self.shown} cannot be fetched: {cause.partition(': ')[2].strip() or cause}."
+            )
+
+    def check_out(self, commit: str) -> Path:
+        """A checkout of a commit, kept in the cache.
+
+        :raises BuildError: with git's own reason.
+        """
+        checkout = self.workspace.cache / "checkouts" / f"{self.mirror.name[:-4]}-{commit[:16]}"
+        if (checkout / ".git").is_dir():
+            return touch(checkout)
+        checkout.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=checkout.parent))
+        try:
+            # The mirror may go from the cache before the checkout does: nothing is shared.
+            done = self.git("clone", "--quiet", "--no-checkout", "--no-hardlinks", str(self.mirror), str(staging))
+            if done.returncode == 0:
+                done = self.git("-C", str(staging), "checkout", "--quiet", "--detach", commit)
+            if done.returncode != 0:
+                raise BuildError(f"{self.subject}: {self.shown} cannot be checked out: {one_line(done.stderr, 300)}")
+            shutil.rmtree(checkout, ignore_errors=True)
+            os.rename(staging, checkout)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return touch(checkout)
+
+
+def fetch_git(source: str, workspace: Workspace, subject: str = "forge_source") -> tuple[Path, str]:
     """A checkout, in the cache, of the commit that a git URL names.
 
-    :param what: begins the sentence of an error.
+    :param subject: begins the sentence of an error.
     :returns: its directory, and the commit.
     :raises BuildError: when the repository or the ref is not there.
     """
     address, ref = split_git(source)
     if ref.startswith("-"):
-        raise BuildError(f"{what}: {ref!r} is not a ref.")
-    shown = without_secrets(address)
-    plain = re.sub(r"(?<=^https://)[^/@]+@|(?<=^http://)[^/@]+@", "", address)
-    extra: dict[str, Any] = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    if plain != address:  # credentials travel in the environment
-        extra |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf", "GIT_CONFIG_VALUE_0": plain}
-    mirror = cache / "git" / f"{digest(plain.encode())[:16]}.git"
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            done = index.run("git", "-C", str(mirror), *arguments, **extra)
-        except FileNotFoundError:
-            raise BuildError(f"{what} is a git URL, but the controller has no git.") from None
-        return done.returncode, done.stdout.strip(), done.stderr.strip()
-
-    def commit_of() -> str:
-        names = [f"refs/tags/{ref}", f"refs/heads/{ref}", ref] if ref else ["refs/forge/HEAD"]
-        for name in names:
-            code, found, _words = run("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
-            if code == 0:
-                return found
-        return ""
-
+        raise BuildError(f"{subject}: {ref!r} is not a ref.")
+    url = re.sub(r"(?<=^https://)[^/@]+@|(?<=^http://)[^/@]+@", "", address)
+    environment = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    if url != address:  # credentials travel in the environment
+        environment |= {
+            "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf", "GIT_CONFIG_VALUE_0": url,
+        }  # fmt: skip
+    mirror = workspace.cache / "git" / f"{digest(url.encode())[:16]}.git"
+    repository = Repository(url, without_secrets(address), mirror, environment, workspace, subject)
     if not (mirror / "HEAD").is_file():
         mirror.mkdir(parents=True, exist_ok=True)
-        run("init", "--quiet", "--bare")
-    commit = commit_of() if re.fullmatch(r"[0-9a-f]{40}", ref) else ""
+        repository.git("init", "--quiet", "--bare")
+    commit = repository.commit_of(ref) if re.fullmatch(r"[0-9a-f]{40}", ref) else ""
     if not commit:
-        code, _found, words = run(
-            "fetch", "--quiet", "--prune", "--force", plain,
-            "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/forge/HEAD",
-        )  # fmt: skip
-        if code != 0:
-            cause = next((line for line in words.splitlines() if line.startswith(("fatal:", "error:"))), words[-300:])
-            raise BuildError(f"{what}: {shown} cannot be fetched: {cause.partition(': ')[2] or cause}.")
-        commit = commit_of()
+        repository.update()
+        commit = repository.commit_of(ref)
     if not commit:
-        raise BuildError(f"{what}: {shown} has no branch, tag or commit {ref or 'HEAD'}.")
-    used(mirror)
-    checkout = cache / "checkouts" / f"{mirror.name[:-4]}-{commit[:16]}"
-    if not (checkout / ".git").is_dir():
-        checkout.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=checkout.parent))
-        try:
-            # The mirror may go from the cache before the checkout does: nothing is shared.
-            code, _found, words = run("clone", "--quiet", "--no-checkout", "--no-hardlinks", str(mirror), str(staging))
-            if code == 0:
-                code, _found, words = run("-C", str(staging), "checkout", "--quiet", "--detach", commit)
-            if code != 0:
-                raise BuildError(f"{what}: {shown} cannot be checked out: {words[-300:]}")
-            shutil.rmtree(checkout, ignore_errors=True)
-            os.rename(staging, checkout)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return used(checkout), commit
+        raise BuildError(f"{subject}: {repository.shown} has no branch, tag or commit {ref or 'HEAD'}.")
+    touch(mirror)
+    return repository.check_out(commit), commit
 
 
 def open_wheel(source: str) -> Source:

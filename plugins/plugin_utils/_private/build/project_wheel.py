@@ -17,11 +17,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ....module_utils._private.reproducible import EPOCH
+from ....module_utils._private.archive import Entry
+from .cache import digest, put, touch
 from .errors import BuildError
-from .cache import digest, keep, used
-from .index import Index
 from .source import Source, git, is_left_out
+from .wheel_builder import run_build
+from .workspace import Workspace
 
 INSTALLED = ".installed"
 COMMANDS = f"{INSTALLED}/bin"
@@ -34,9 +35,9 @@ sys.exit({call}())
 
 
 def complete(
-    source: Source, names: list[str], exclude: list[str], archive: bytes, cache: Path, index: Index
-) -> dict[str, tuple[bytes, int]]:
-    """Files, name to content and mode, that installing the project adds to a release.
+    source: Source, names: list[str], exclude: list[str], archive: bytes, workspace: Workspace
+) -> dict[str, Entry]:
+    """Files, by name, that installing the project adds to a release.
 
     :raises BuildError: when the project does not build, or has compiled parts.
     """
@@ -45,17 +46,15 @@ def complete(
     dynamic = source.commit + (
         git(source.directory, "describe", "--tags", "--long", "--always") if source.commit else ""
     )
-    kept = cache / "packages" / f"{digest(archive, dynamic.encode())[:16]}.whl"
-    if kept.is_file():
-        used(kept)
-    else:
-        keep(kept, build_own_wheel(source, names, index), [])
-    return overlay(kept.read_bytes(), source, set(names), exclude)
+    wheel = workspace.cache / "packages" / f"{digest(archive, dynamic.encode())[:16]}.whl"
+    if not wheel.is_file():
+        put(wheel, build_project(source, names, workspace))
+    return overlay(touch(wheel).read_bytes(), source, set(names), exclude)
 
 
-def overlay(wheel: bytes, source: Source, names: set[str], exclude: list[str]) -> dict[str, tuple[bytes, int]]:
+def overlay(wheel: bytes, source: Source, names: set[str], exclude: list[str]) -> dict[str, Entry]:
     """What of a wheel a source tree lacks, and a command for each of its scripts."""
-    added: dict[str, tuple[bytes, int]] = {}
+    added: dict[str, Entry] = {}
     roots = ["" if root == "." else f"{root}/" for root in source.import_paths]
     with zipfile.ZipFile(io.BytesIO(wheel)) as opened:
         for name in opened.namelist():
@@ -73,13 +72,13 @@ def overlay(wheel: bytes, source: Source, names: set[str], exclude: list[str]) -
             home = next(
                 (root for root in roots if "/" in path and f"{root}{top}/__init__.py" in names), f"{INSTALLED}/"
             )
-            added[home + path] = (opened.read(name), 0o644)
+            added[home + path] = Entry(home + path, opened.read(name))
             if re.fullmatch(r"[^/]+\.dist-info/entry_points\.txt", name):
                 added |= commands(opened.read(name).decode("utf-8", "replace"))
     return added
 
 
-def commands(text: str) -> dict[str, tuple[bytes, int]]:
+def commands(text: str) -> dict[str, Entry]:
     """The scripts that installing a package makes. The layer's Python comes first on PATH."""
     parser = configparser.ConfigParser(delimiters=("=",), strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -91,44 +90,44 @@ def commands(text: str) -> dict[str, tuple[bytes, int]]:
         module, _colon, call = value.split("[")[0].strip().partition(":")
         if re.fullmatch(r"[\w.-]+", name) and re.fullmatch(r"[\w.]+", module) and re.fullmatch(r"[\w.]+", call):
             script = COMMAND.format(module=module, name=call.split(".")[0], call=call)
-            found[f"{COMMANDS}/{name}"] = (script.encode(), 0o755)
+            found[f"{COMMANDS}/{name}"] = Entry(f"{COMMANDS}/{name}", script.encode(), 0o755)
     return found
 
 
-def build_own_wheel(source: Source, names: list[str], index: Index) -> bytes:
-    """Build a project in a copy of it: some build backends leave files where they run."""
+def build_project(source: Source, names: list[str], workspace: Workspace) -> bytes:
+    """Build the wheel of a project, in a copy: some build backends leave files where they run.
+
+    :raises BuildError: with the backend's own reason, or when it has compiled parts.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "copy"
-        top = git(source.directory, "rev-parse", "--show-toplevel").rstrip("\n") if source.commit else ""
-        project = copy
-        if top:
-            # With its history, from which some projects take their version.
-            done = subprocess.run(
-                ["git", "clone", "--quiet", "--shared", top, str(copy)],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode == 0:
-                project = copy / source.directory.relative_to(Path(top).resolve())
-        for name in git(source.directory, "ls-files", "-z", "--deleted").split("\0"):
-            if name:
-                (project / name).unlink(missing_ok=True)
-        for name in names:
-            path = project / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            shutil.copy2(source.directory / name, path, follow_symlinks=False)
-        done = index.uv(
-            "build", "--quiet", "--wheel", "--no-create-gitignore", "--out-dir", f"{scratch}/out", str(project),
-            SOURCE_DATE_EPOCH=EPOCH,
+        project = copy_project(source, names, Path(scratch) / "copy")
+        wheel, error = run_build(project, Path(scratch) / "out", workspace)
+        if not wheel:
+            raise BuildError(f"{source.directory} does not build ([build-system] of its pyproject.toml): {error}")
+        if not wheel.name.endswith("-none-any.whl"):
+            raise BuildError(
+                f"{source.directory} has compiled parts ({wheel.name}): give its wheel as forge_source instead."
+            )
+        return wheel.read_bytes()
+
+
+def copy_project(source: Source, names: list[str], copy: Path) -> Path:
+    """Copy the files of a project, with its history, from which some projects take their version."""
+    project = copy
+    top = git(source.directory, "rev-parse", "--show-toplevel").rstrip("\n") if source.commit else ""
+    if top:
+        done = subprocess.run(
+            ["git", "clone", "--quiet", "--shared", top, str(copy)],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        wheels = list(Path(scratch, "out").glob("*.whl"))
-        if done.returncode != 0 or not wheels:
-            raise BuildError(
-                f"{source.directory} does not build ([build-system] of its pyproject.toml): "
-                f"{' '.join(done.stderr.split())[-800:]}"
-            )
-        if not wheels[0].name.endswith("-none-any.whl"):
-            raise BuildError(
-                f"{source.directory} has compiled parts ({wheels[0].name}): give its wheel as forge_source instead."
-            )
-        return wheels[0].read_bytes()
+        if done.returncode == 0:
+            project = copy / source.directory.relative_to(Path(top).resolve())
+    for name in git(source.directory, "ls-files", "-z", "--deleted").split("\0"):
+        if name:
+            (project / name).unlink(missing_ok=True)
+    for name in names:
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        shutil.copy2(source.directory / name, path, follow_symlinks=False)
+    return project

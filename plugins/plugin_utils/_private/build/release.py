@@ -4,241 +4,179 @@
 from __future__ import annotations
 
 import gzip
-import io
-import shutil
-import tarfile
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import parse_wheel_filename
+from packaging.specifiers import InvalidSpecifier
 
-from .artifact import open_artifact, write_artifact, write_record
-from .compiled import Job, NotHere, oldest_first
-from .direct import is_path_of, wheel_of
+from .artifact import open_artifact, write_artifact
+from .cache import digest, evict, file_digest, put, touch
 from .errors import BuildError
-from .cache import bound, digest, file_digest, keep, used
-from .index import Index
-from .lockfile import Lock, Pin, add_server, directs_for, lock_of, pins_for
+from .layer import ID_LENGTH, Layer, build_layer, requirement_of
+from .lockfile import Lock, add_server, directs_for, lock_of, pins_for
 from .origin import kind_of, open_origin
 from .project_wheel import INSTALLED, complete
-from .target_platform import Platform
+from .records import BuildRecord, result_of, write_record
 from .source import Source, check_target, git, list_files, make_archive
-from .wheels import fetch_installer, gather_wheels
+from .target_platform import Platform, too_old
+from .wheel_builder import CompileJob, NeedsCompiling, oldest_first
+from .wheels import is_path_of, wheel_of_direct
+from .workspace import Workspace
 
-ID_LENGTH = 12
 
-
-def build(
-    origin: str, target: str, platforms: list[Platform], cache: Path, index: Index, exclude: list[str], *,
-    directory: str = "", sha256: str = "", extras: Sequence[str] = (), dirty: bool = True, server: str = "gunicorn",
-    server_requirements: Sequence[str] = (), cache_mb: int = 0, builder: str = "",
-    artifact_path: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Workspace, builder: str) -> dict[str, Any]:
     """Make, or find in the cache, the artifact of a source for each platform.
 
-    :param origin: what ``forge_source`` names.
+    :param options: arguments of the module ``build``.
     :param platforms: what the hosts are; one layer is made for each.
-    :param cache: directory that keeps what was made.
-    :param dirty: may the source have changes that are not committed?
-    :returns: ``release`` (id), ``commit``, ``dirty``, ``builder``, ``code`` (path, sha256), ``import_paths``,
-        ``hosts`` (host to the artifact of its platform: layer id, layer and installer), ``made`` (what was not cached),
-        ``locks`` (paths), ``notes`` (for the user).
-    :raises NotHere: for what has to be compiled on hosts first.
-    :raises BuildError: one sentence.
+    :param builder: who builds, and where.
+    :returns: what the module ``build`` documents.
+    :raises NeedsCompiling: for what has to be compiled on hosts first.
+    :raises BuildError: for a source, a lock, a package or a target that will not do.
     """
-    began = time.time()
-    if kind_of(origin) == "artifact":
-        if artifact_path:
+    started = time.time()
+    if kind_of(options["source"]) == "artifact":
+        if options["artifact"]:
             raise BuildError("forge_artifact: forge_source is an artifact already.")
-        return open_artifact(origin, sha256, target, platforms, cache, index)
-    source = open_origin(origin, directory, cache, index)
+        record, created = open_artifact(options["source"], options["sha256"], workspace)
+        return result_of(record, platforms, created)
+    source = open_origin(options["source"], options["directory"], workspace)
+    check_source(source, platforms, options["dirty"])
+    requirements = source.find("requirements.txt")
+    workspace = workspace.with_project(
+        source.project, requirements.read_text(encoding="utf-8", errors="replace") if requirements else ""
+    )
+    names = [] if source.requirement else list_files(source, options["exclude"])
+    lock = lock_of(source, options["extras"], platforms, workspace)
+    server = add_server(lock.text, options["server"], options["server_requirements"], platforms, workspace)
+    archive, import_paths = pack(source, names, options["exclude"], options["target"], workspace)
+    release = digest(archive, lock.text.encode())[:ID_LENGTH]
+    code = workspace.cache / "releases" / f"{release}.tar.gz"
+    created = [] if code.is_file() else [code.name]
+    if created:
+        put(code, gzip.compress(archive, mtime=0))
+    layers, extra_wheels, new_layers = build_layers(source, lock, server, platforms, workspace)
+    record = BuildRecord(
+        release=release,
+        commit=source.commit,
+        dirty=source.dirty,
+        builder=builder,
+        code=str(touch(code)),
+        code_sha256=file_digest(code),
+        import_paths=import_paths,
+        requires_python=source.requires_python,
+        locks=[str(each.path) for each in (lock, server) if each],
+        base=str(lock.base),
+        project=str(source.directory),
+        extra_wheels=extra_wheels,
+        layers=layers,
+        time=commit_time(source),
+    )
+    write_record(workspace.cache, record)
+    if options["artifact"]:
+        write_artifact(Path(options["artifact"]).expanduser(), record, workspace)
+    created += new_layers
+    if created and options["cache_mb"]:
+        evict(workspace.cache, options["cache_mb"] << 20, started)
+    return result_of(record, platforms, created, [lock.note] if lock.note else [])
+
+
+def check_source(source: Source, platforms: list[Platform], dirty: bool) -> None:
+    """Check what can be known before anything is built.
+
+    :param dirty: may the source have changes that are not committed?
+    :raises BuildError: when it has such changes, or a host's Python does not meet ``requires-python``.
+    """
     if source.dirty and not dirty:
         raise BuildError(
             f"forge_source: {source.directory} has changes that are not committed: commit them, or set "
             "forge_source_dirty to true."
         )
-    requirements = source.find("requirements.txt")
-    index = index.with_project(source.project, requirements.read_text(encoding="utf-8") if requirements else "")
-    check_python(source, platforms)
-    names = [] if source.requirement else list_files(source, exclude)
-    lock = lock_of(source, extras, platforms, cache, index)
-    added, server_path = add_server(lock.text, server, server_requirements, platforms, cache, index)
-    archive, import_paths = pack(source, names, exclude, target, cache, index)
-    release = digest(archive, lock.text.encode())[:ID_LENGTH]
-    made: list[str] = []
-    code = keep(cache / "releases" / f"{release}.tar.gz", gzip.compress(archive, mtime=0), made)
-    used(Path(code["path"]))
-    hosts = {}
-    layers = {}
-    jobs: list[Job] = []
-    beside: list[Path] = []
-    with ThreadPoolExecutor() as pool:  # the installers come while the wheels do
-        one_each = {platform.machine: platform for platform in platforms}
-        installers = {name: pool.submit(fetch_installer, cache, one, index) for name, one in one_each.items()}
-        for platform in platforms:
-            chosen = pins_for(lock.text, platform)
-            have = {pin.name for pin in chosen}
-            chosen += [pin for pin in pins_for(added, platform) if pin.name not in have]
-            try:
-                own = own_wheels(source, lock, platform, cache, index)
-                beside += own
-                artifact = build_layer(chosen, platform, cache, index, made, own)
-            except NotHere as wanted:
-                jobs += wanted.jobs
-                continue
-            installer = installers[platform.machine].result()
-            artifact["installer"] = {"path": str(installer), "sha256": file_digest(installer)}
-            hosts.update(dict.fromkeys(platform.hosts, artifact))
-            layers[platform.key] = {
-                **artifact,
-                "python": platform.python,
-                "machine": platform.machine,
-                "glibc": platform.glibc,
-            }
-    if jobs:
-        raise NotHere(oldest_first(jobs))
-    result = {
-        "release": release,
-        "commit": source.commit,
-        "dirty": source.dirty,
-        "builder": builder,
-        "code": code,
-        "import_paths": import_paths,
-        "hosts": hosts,
-        "locks": [str(lock.path), *([server_path] if server_path else [])],
-        "made": made,
-        "notes": [lock.note] if lock.note else [],
-    }
-    record = {
-        **{name: result[name] for name in ("release", "commit", "dirty", "code", "import_paths", "locks")},
-        "requires_python": source.requires_python,
-        "in_layer": bool(source.requirement),
-        "beside": sorted({named(wheel) for wheel in beside}),
-        "layers": layers,
-        "time": git(source.directory, "show", "--no-patch", "--format=%cI", source.commit).strip()
-        if source.commit
-        else "",
-    }
-    write_record(cache, record)
-    if artifact_path:
-        write_artifact(artifact_path, release, cache, index, builder)
-    if made and cache_mb:
-        bound(cache, cache_mb << 20, began)
-    return result
-
-
-def pack(
-    source: Source, names: list[str], exclude: list[str], target: str, cache: Path, index: Index
-) -> tuple[bytes, list[str]]:
-    """The code of a release, uncompressed, and the directories of it that belong on ``sys.path``."""
-    if source.requirement:
-        check_target(source, [], ["."], target)
-        note = f"{source.requirement}\n".encode()
-        return make_archive(source, [], {"requirement.txt": (note, 0o644)}), ["."]
-    archive = make_archive(source, names)
-    added = complete(source, names, exclude, archive, cache, index)
-    beside = any(name.startswith(f"{INSTALLED}/") for name in added)
-    import_paths = [*source.import_paths, *([INSTALLED] if beside else [])]
-    check_target(source, [*names, *added], import_paths, target)
-    return (make_archive(source, names, added) if added else archive), import_paths
-
-
-def check_python(source: Source, platforms: list[Platform]) -> None:
-    """Does every host's Python meet the project's ``requires-python``?"""
-    if not source.requires_python:
-        return
     try:
-        accepted = SpecifierSet(source.requires_python)
+        hosts = too_old(source.requires_python, platforms)
     except InvalidSpecifier:
         raise BuildError(
             f"{source.directory}: requires-python {source.requires_python!r} is not a version range."
         ) from None
-    short = [
-        f"{host} has {platform.python}"
-        for platform in platforms
-        if not accepted.contains(platform.python, prereleases=True)
-        for host in platform.hosts or (platform.key,)
-    ]
-    if short:
+    if hosts:
         raise BuildError(
-            f"The app needs Python {source.requires_python}, but {', '.join(short)}: "
+            f"The app needs Python {source.requires_python}, but {', '.join(hosts)}: "
             "set forge_python to an interpreter those hosts have, or use a newer release of the operating system."
         )
 
 
-def own_wheels(source: Source, lock: Lock, platform: Platform, cache: Path, index: Index) -> list[Path]:
+def commit_time(source: Source) -> str:
+    """When the source was committed (ISO 8601); empty outside of git."""
+    if not source.commit:
+        return ""
+    return git(source.directory, "show", "--no-patch", "--format=%cI", source.commit).strip()
+
+
+def pack(
+    source: Source, names: list[str], exclude: list[str], target: str, workspace: Workspace
+) -> tuple[bytes, list[str]]:
+    """The code of a release, uncompressed, and the directories of it that belong on ``sys.path``."""
+    if source.requirement:
+        check_target(source, [], ["."], target)
+        return make_archive(source, [], {"requirement.txt": source.requirement_entry()}), ["."]
+    archive = make_archive(source, names)
+    added = complete(source, names, exclude, archive, workspace)
+    installed = any(name.startswith(f"{INSTALLED}/") for name in added)
+    import_paths = [*source.import_paths, *([INSTALLED] if installed else [])]
+    check_target(source, [*names, *added], import_paths, target)
+    return (make_archive(source, names, added) if added else archive), import_paths
+
+
+def build_layers(
+    source: Source, lock: Lock, server: Lock | None, platforms: Sequence[Platform], workspace: Workspace
+) -> tuple[dict[str, Layer], list[str], list[str]]:
+    """A layer for each platform, side by side.
+
+    :returns: layers by key of the platform; names and versions of wheels that no index has; what was made now.
+    :raises NeedsCompiling: for what has to be compiled on hosts first, of all platforms.
+    :raises BuildError: for a package that cannot be had.
+    """
+
+    def layer_for(platform: Platform) -> tuple[Layer, bool, list[Path]] | NeedsCompiling:
+        pins = pins_for(lock.text, platform)
+        present = {pin.name for pin in pins}
+        pins += [pin for pin in pins_for(server.text if server else "", platform) if pin.name not in present]
+        try:
+            extra_wheels = wheels_without_index(source, lock, platform, workspace)
+            return *build_layer(pins, extra_wheels, platform, workspace), extra_wheels
+        except NeedsCompiling as needed:
+            return needed
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(layer_for, platforms))
+    jobs = [job for each in found if isinstance(each, NeedsCompiling) for job in each.jobs]
+    if jobs:
+        raise NeedsCompiling(oldest_first(jobs))
+    built = [each for each in found if not isinstance(each, NeedsCompiling)]
+    layers = {platform.key: layer for platform, (layer, _created, _wheels) in zip(platforms, built, strict=True)}
+    extra = {str(requirement_of(wheel).requirement) for _layer, _created, wheels in built for wheel in wheels}
+    return layers, sorted(extra), sorted({layer.layer for layer, created, _wheels in built if created})
+
+
+def wheels_without_index(source: Source, lock: Lock, platform: Platform, workspace: Workspace) -> list[Path]:
     """Wheels that no index has: the app itself, when that is the source, and what the lock takes from elsewhere.
 
-    :raises NotHere: for those that have to be compiled on a host of the platform, all of them.
-    :raises BuildError: one sentence.
+    :raises NeedsCompiling: for those that have to be compiled on a host of the platform, all of them.
+    :raises BuildError: for one that is not there, or does not run on the platform.
     """
-    found, jobs = [], list[Job]()
-    if source.wheel:
-        if not platform.takes(source.wheel.name):
-            raise BuildError(f"forge_source: {source.wheel.name} does not run on {platform}.")
-        found.append(source.wheel)
+    if source.wheel and not platform.takes(source.wheel.name):
+        raise BuildError(f"forge_source: {source.wheel.name} does not run on {platform}.")
+    found, jobs = [source.wheel] if source.wheel else [], list[CompileJob]()
     for direct in directs_for(lock.text, platform):
         if is_path_of(direct.address, lock.base, source.directory):
             continue  # the app itself: its code is the release
         try:
-            found.append(wheel_of(direct, lock.base, platform, cache, index))
-        except NotHere as wanted:
-            jobs += wanted.jobs
+            found.append(wheel_of_direct(direct, lock.base, platform, workspace))
+        except NeedsCompiling as needed:
+            jobs += needed.jobs
     if jobs:
-        raise NotHere(jobs)
+        raise NeedsCompiling(jobs)
     return found
-
-
-def named(wheel: Path) -> str:
-    """Its name and version as a requirement."""
-    name, version = parse_wheel_filename(wheel.name)[:2]
-    return f"{name}=={version}"
-
-
-def build_layer(
-    chosen: list[Pin], platform: Platform, cache: Path, index: Index, made: list[str], own: Sequence[Path] = ()
-) -> dict[str, Any]:
-    """The wheels of a lock for a platform, in one archive.
-
-    :param own: wheels that no index has.
-    """
-    beside = [Pin(Requirement(named(wheel)), (f"sha256:{file_digest(wheel)}",)) for wheel in own]
-    requirements = lines_of([*chosen, *beside])
-    layer = f"{digest(requirements.encode(), platform.key.encode())[:ID_LENGTH]}-py{platform.minor}"
-    path = cache / "layers" / f"{layer}.tar"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            wheels = Path(scratch) / "wheels"
-            wheels.mkdir()
-            for wheel in own:
-                shutil.copy(wheel, wheels)
-            gathered = gather_wheels(chosen, wheels, platform, cache, index)
-            keep(path, archive_layer(lines_of([*gathered, *beside]), wheels), made)
-    return {
-        "layer": layer,
-        "blob": {"path": str(used(path)), "sha256": file_digest(path)},
-        "packages": len(chosen) + len(beside),
-    }
-
-
-def lines_of(pins: list[Pin]) -> str:
-    return "".join(sorted(map(str, pins), key=str.lower))
-
-
-def archive_layer(requirements: str, wheels: Path) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        entries = [("requirements.txt", requirements.encode())]
-        entries += [(f"wheels/{wheel.name}", wheel.read_bytes()) for wheel in sorted(wheels.iterdir())]
-        for name, content in entries:
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()

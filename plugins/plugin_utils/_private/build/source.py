@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
-import tarfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ....module_utils._private.archive import Entry, tar_bytes
 from .errors import BuildError
 
 # Never part of a release: development settings would be read by pydantic-settings on the host, the rest is bulk.
@@ -45,7 +44,7 @@ class Source:
 
     @property
     def is_package(self) -> bool:
-        """Is the project made to be installed?"""
+        """Whether the project is made to be installed."""
         return "build-system" in self.project and self.project.get("tool", {}).get("uv", {}).get("package", True)
 
     def find(self, *names: str) -> Path | None:
@@ -57,6 +56,10 @@ class Source:
             if directory == (self.top or self.directory):
                 break
         return None
+
+    def requirement_entry(self) -> Entry:
+        """The whole code of a release that is a requirement: its layer has the app."""
+        return Entry("requirement.txt", f"{self.requirement}\n".encode())
 
     def requirement_lines(self) -> str:
         """The requirement as uv reads it."""
@@ -122,7 +125,7 @@ def belongs(relative: str) -> bool:
 
 
 def is_left_out(name: str, exclude: list[str]) -> bool:
-    """Does a file stay out of every release, or did the user say so?"""
+    """Whether a file stays out of every release, or out of this one because the user says so."""
     entries = [entry.strip("/") for entry in exclude]
     return not belongs(name) or any(name == entry or name.startswith(f"{entry}/") for entry in entries)
 
@@ -145,42 +148,33 @@ def list_files(source: Source, exclude: list[str]) -> list[str]:
     return sorted(name for name in set(names) if not is_left_out(name, exclude))
 
 
-def make_archive(source: Source, names: list[str], added: Mapping[str, tuple[bytes, int]] = {}) -> bytes:
+def make_archive(source: Source, names: list[str], added: Mapping[str, Entry] | None = None) -> bytes:
     """A tar archive that depends on names and contents alone, so that the same input is the same artifact.
 
-    :param added: further files, name to content and mode.
+    :param added: further files, by name.
     :raises BuildError: for a link that leads out of the release, or a file that cannot be read.
     """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in names:
-            path = source.directory / name
-            entry = tarfile.TarInfo(name)
-            if path.is_symlink():
-                target = os.readlink(path)
-                if os.path.isabs(target) or not path.resolve().is_relative_to(source.directory):
-                    raise BuildError(f"{path} is a link that leads out of the source ({target}).")
-                entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, target, 0o777
-                archive.addfile(entry)
-                continue
-            if path.is_dir():
-                raise BuildError(f"{path} is a git submodule or nested repository, which a release cannot hold yet.")
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise BuildError(f"{path} cannot be read: {error.strerror}.") from None
-            entry.size = len(content)
-            entry.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-            archive.addfile(entry, io.BytesIO(content))
-        for name, (content, mode) in sorted(added.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), mode
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
+    entries = [entry_of(source, name) for name in names]
+    return tar_bytes([*entries, *(entry for _name, entry in sorted((added or {}).items()))])
+
+
+def entry_of(source: Source, name: str) -> Entry:
+    path = source.directory / name
+    if path.is_symlink():
+        target = os.readlink(path)
+        if os.path.isabs(target) or not path.resolve().is_relative_to(source.directory):
+            raise BuildError(f"{path} is a link that leads out of the source ({target}).")
+        return Entry(name, link=target)
+    if path.is_dir():
+        raise BuildError(f"{path} is a git submodule or nested repository, which a release cannot hold yet.")
+    try:
+        return Entry(name, path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else 0o644)
+    except OSError as error:
+        raise BuildError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def check_target(source: Source, names: list[str], import_paths: list[str], target: str) -> None:
-    """Does the target's module stand in the release? Modules of dependencies are looked for when the app is loaded.
+    """Check that the target's module is in the release. Modules of dependencies are looked for when the app is loaded.
 
     :raises BuildError: when the form is wrong, or the module's package is in the source but the module is not.
     """

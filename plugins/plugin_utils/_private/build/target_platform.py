@@ -3,24 +3,31 @@
 
 from __future__ import annotations
 
-import platform as machine_here
-import sys
+import platform
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
+from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from .errors import BuildError
 
-def release(version: str) -> tuple[int, ...]:
+# Of the glibc versions that uv knows as a platform (uv pip install --help, --python-platform), newest first.
+UV_GLIBC = ((2, 40), (2, 39), (2, 38), (2, 37), (2, 36), (2, 35), (2, 34), (2, 33), (2, 32), (2, 31), (2, 28), (2, 17))
+UV_MACHINES = ("x86_64", "aarch64")
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """Major and minor part of a version as numbers."""
     return tuple(int(part) for part in version.split(".")[:2])
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What an artifact is built for."""
+    """Python, machine and glibc of hosts that share an artifact."""
 
     python: str  # full version, such as 3.11.2
     machine: str  # such as x86_64
@@ -28,28 +35,28 @@ class Platform:
     hosts: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
-    def here(cls) -> Platform:
-        """That of the controller."""
-        libc, version = machine_here.libc_ver()
-        return cls(machine_here.python_version(), machine_here.machine(), version if libc == "glibc" else "0.0")
+    def of_controller(cls) -> Platform:
+        libc, version = platform.libc_ver()
+        return cls(platform.python_version(), platform.machine(), version if libc == "glibc" else "0.0")
 
     @property
-    def minor(self) -> str:
+    def python_version(self) -> str:
+        """Such as 3.11."""
         return ".".join(self.python.split(".")[:2])
 
     @property
     def key(self) -> str:
         """Names the platform: hosts with the same key share an artifact."""
-        return f"py{self.minor}-{self.machine}-glibc{self.glibc}"
+        return f"py{self.python_version}-{self.machine}-glibc{self.glibc}"
 
     def __str__(self) -> str:
-        where = f"Python {self.minor} on {self.machine} with glibc {self.glibc}"
-        return f"{where} ({', '.join(self.hosts)})" if self.hosts else where
+        text = f"Python {self.python_version} on {self.machine} with glibc {self.glibc}"
+        return f"{text} ({', '.join(self.hosts)})" if self.hosts else text
 
     def runs(self, other: Platform) -> bool:
-        """Can it run what was made for, or on, another one?"""
-        same = (self.minor, self.machine) == (other.minor, other.machine)
-        return same and release(self.glibc) >= release(other.glibc)
+        """Whether it can run what was made for, or on, another one."""
+        same = (self.python_version, self.machine) == (other.python_version, other.machine)
+        return same and version_tuple(self.glibc) >= version_tuple(other.glibc)
 
     def markers(self) -> dict[str, str]:
         """Environment markers of the platform (PEP 508)."""
@@ -63,50 +70,72 @@ class Platform:
             "platform_system": "Linux",
             "platform_version": "",
             "python_full_version": self.python,
-            "python_version": self.minor,
+            "python_version": self.python_version,
             "sys_platform": "linux",
             "extra": "",
         }
 
-    def tags(self) -> list[str]:
-        """Platform tags a wheel may have, best first (PEP 600: any glibc up to the host's own)."""
-        major, minor = release(self.glibc)
-        tags = [f"manylinux_{major}_{n}_{self.machine}" for n in range(minor, 4, -1)]
-        tags += [f"{name}_{self.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
-        return tags
+    def uv_options(self) -> list[str]:
+        """What makes uv install for this platform.
+
+        :raises BuildError: for a machine that uv does not install for.
+        """
+        if self.machine not in UV_MACHINES:
+            raise BuildError(f"{self}: layers are built for {' and '.join(UV_MACHINES)} only.")
+        glibc = next((each for each in UV_GLIBC if each <= version_tuple(self.glibc)), UV_GLIBC[-1])
+        return [
+            "--python-platform", f"{self.machine}-manylinux_{glibc[0]}_{glibc[1]}",
+            "--python-version", self.python_version,
+        ]  # fmt: skip
 
     def takes(self, wheel: str, built_on: Platform | None = None) -> bool:
-        """Does a wheel of that name run here?
+        """Whether a wheel of that file name runs here.
 
         :param built_on: where a wheel with the bare tag ``linux`` was built: it needs that glibc.
         """
-        return self.best([wheel], built_on) is not None
-
-    def best(self, wheels: Iterable[str], built_on: Platform | None = None) -> str | None:
-        """Of wheels, by their names, the one that pip would take here."""
-        order = wheel_tags(self)
+        try:
+            tags = parse_wheel_filename(wheel)[3]
+        except InvalidWheelFilename:
+            return False
         bare = f"linux_{self.machine}"
-        known = bool(built_on and self.runs(built_on))
-        ranks: dict[str, int] = {}
-        for wheel in wheels:
-            with suppress(InvalidWheelFilename):
-                tags = parse_wheel_filename(wheel)[3]
-                fitting = [order[tag] for tag in tags if tag in order and (known or tag.platform != bare)]
-                if fitting:
-                    ranks[wheel] = min(fitting)
-        return min(ranks, key=lambda wheel: ranks[wheel], default=None)
+        known = built_on is not None and self.runs(built_on)
+        return any(tag in wheel_tags(self) and (known or tag.platform != bare) for tag in tags)
 
 
 @cache
-def wheel_tags(platform: Platform) -> dict[Tag, int]:
-    """What a wheel may be tagged with to run on a platform, and how good that is: 0 is best."""
-    minor, interpreter = release(platform.minor), f"cp{platform.minor.replace('.', '')}"
-    tags = [
-        *cpython_tags(minor, abis=[interpreter], platforms=platform.tags()),
-        *compatible_tags(minor, interpreter=interpreter, platforms=platform.tags()),
+def wheel_tags(target: Platform) -> frozenset[Tag]:
+    """What a wheel may be tagged with to run on a platform (PEP 600: any glibc up to the host's own)."""
+    version, interpreter = version_tuple(target.python_version), f"cp{target.python_version.replace('.', '')}"
+    major, minor = version_tuple(target.glibc)
+    platforms = [f"manylinux_{major}_{n}_{target.machine}" for n in range(minor, 4, -1)]
+    platforms += [f"{name}_{target.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+    return frozenset([
+        *cpython_tags(version, abis=[interpreter], platforms=platforms),
+        *compatible_tags(version, interpreter=interpreter, platforms=platforms),
+    ])  # fmt: skip
+
+
+def platforms_of(hosts: dict[str, dict[str, Any]]) -> list[Platform]:
+    """Hosts (name to what host_info says) grouped by platform.
+
+    :raises BuildError: naming the hosts that cannot be built for.
+    """
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name, host in sorted(hosts.items()):
+        if not host["python"]["version"]:
+            raise BuildError(f"{name} does not have the interpreter that forge_python names.")
+        if not host["glibc"]:
+            raise BuildError(f"{name} does not use glibc: only Debian and Ubuntu hosts are supported.")
+        found.setdefault((host["python"]["version"], host["machine"], host["glibc"]), []).append(name)
+    return [Platform(*key, hosts=tuple(names)) for key, names in found.items()]
+
+
+def too_old(specifier: str, platforms: Iterable[Platform]) -> list[str]:
+    """Hosts whose Python a version specifier does not accept, each with its version."""
+    accepted = SpecifierSet(specifier)
+    return [
+        f"{host} has {each.python}"
+        for each in platforms
+        if not accepted.contains(each.python, prereleases=True)
+        for host in each.hosts or (each.key,)
     ]
-    return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}
-
-
-def running() -> str:
-    return ".".join(map(str, sys.version_info[:3]))

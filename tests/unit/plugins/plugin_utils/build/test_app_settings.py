@@ -7,11 +7,13 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import app_settings as settings
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import digest
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.app_settings import check_settings, is_accepted
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.app_settings import Checked, check_settings, is_accepted
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace
 
 CODE = {"main.py": "app = print\n", "settings.py": "class Settings: ...\n", "other.py": "x = 1\n"}
 
@@ -56,23 +58,22 @@ def test_other_settings_dependencies_or_targets_are_asked_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, dict[str, str]]] = []
-    record = {
-        "requires_python": "", "layers": {"x": {"layer": "one"}}, "import_paths": ["."],
-        "code": {"path": str(code_of(tmp_path, CODE))},
-    }  # fmt: skip
+    record = SimpleNamespace(
+        requires_python="", layers={"x": SimpleNamespace(layer="one")}, import_paths=["."], code=str(code_of(tmp_path, CODE))
+    )
 
     def load(_home: Path, _directory: Path, _paths: list[str], target: str, environment: dict[str, str]) -> tuple:
         asked.append((target, environment))
         return [], ["main.py", "settings.py"]
 
     monkeypatch.setattr(settings, "read_record", lambda _cache, _release: record)
-    monkeypatch.setattr(settings, "make_environment", lambda _record, _cache, _index: (tmp_path, ""))
+    monkeypatch.setattr(settings, "environment_of", lambda *_arguments: tmp_path)
     monkeypatch.setattr(settings, "load", load)
 
     def check(target: str = "main:app", **environment: str) -> int:
-        assert check_settings(target, "r", environment, tmp_path / "cache", None) == ([], "")  # type: ignore[arg-type]
+        assert check_settings(target, "r", environment, Workspace(tmp_path / "cache")) == Checked()
         return len(asked)
 
     assert [check(), check(), check(A="1"), check(A="1"), check(A="2"), check("main:other")] == [1, 1, 2, 2, 3, 4]
-    record["layers"] = {"x": {"layer": "two"}}
+    record.layers = {"x": SimpleNamespace(layer="two")}
     assert check() == 5

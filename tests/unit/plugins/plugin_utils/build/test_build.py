@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import re
 import subprocess
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import index as tools
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.release import (
-    archive_layer,
-    build,
-    check_python,
-)
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import new_file, put
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import keep
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import Index
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.layer import INTERPRETER, gzip_member, pack_layer
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import lock_of
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.release import check_source
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.source import Source, open_source
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, find_uv
+from building import build, installed, layer_file, layer_names
+
 
 PLATFORMS = [
     Platform("3.11.2", "x86_64", "2.36", ("web1", "web2")),
@@ -36,7 +35,7 @@ def needs_python(specifier: str) -> Source:
 
 def test_hosts_whose_python_is_too_old_are_named() -> None:
     with pytest.raises(BuildError) as caught:
-        check_python(needs_python(">=3.12"), PLATFORMS)
+        check_source(needs_python(">=3.12"), PLATFORMS, True)
     assert str(caught.value).startswith(
         "The app needs Python >=3.12, but web1 has 3.11.2, web2 has 3.11.2: set forge_python"
     )
@@ -45,46 +44,103 @@ def test_hosts_whose_python_is_too_old_are_named() -> None:
 
 @pytest.mark.parametrize("specifier", ["", ">=3.11", ">=3.11.2,<3.14", "==3.*"])
 def test_hosts_whose_python_will_do_pass(specifier: str) -> None:
-    check_python(needs_python(specifier), [*PLATFORMS, Platform("3.13.0rc1", "x86_64", "2.41", ("web5",))])
+    check_source(needs_python(specifier), [*PLATFORMS, Platform("3.13.0rc1", "x86_64", "2.41", ("web5",))], True)
 
 
 def test_requires_python_that_is_no_range_is_said() -> None:
     with pytest.raises(BuildError, match="/app: requires-python 'three' is not a version range"):
-        check_python(needs_python("three"), PLATFORMS)
+        check_source(needs_python("three"), PLATFORMS, True)
 
 
-def test_cache_keeps_what_is_there_and_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+def test_cache_has_a_file_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "releases" / "x.tar"
-    kept = keep(path, b"one", made)
-    assert kept == {"path": str(path), "sha256": hashlib.sha256(b"one").hexdigest()}
-    assert keep(path, b"two", made) == kept
-    assert made == ["x.tar"]
+    assert [put(path, b"one"), put(path, b"one"), put(path, b"two")] == [True, False, True]
+    assert path.read_bytes() == b"two"
 
     def no_room(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", no_room)
     with pytest.raises(BuildError, match=r"Could not write .*/y\.tar: No space left on device\."):
-        keep(tmp_path / "releases" / "y.tar", b"two", made)
+        put(tmp_path / "releases" / "y.tar", b"two")
+    with pytest.raises(ValueError, match="the caller's own"), new_file(tmp_path / "releases" / "z.tar"):
+        raise ValueError("the caller's own")
     assert [entry.name for entry in path.parent.iterdir()] == ["x.tar"]
 
 
 def test_cache_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BuildError, match=r"Could not write .*/file/x\.tar: (File exists|Not a directory)\."):
-        keep(tmp_path / "file" / "x.tar", b"", [])
+        put(tmp_path / "file" / "x.tar", b"")
 
 
-def test_archive_of_a_layer_depends_on_its_contents_alone(tmp_path: Path) -> None:
-    archives = []
-    for number, order in enumerate((["a.whl", "b.whl"], ["b.whl", "a.whl"])):
-        wheels = tmp_path / str(number)
-        wheels.mkdir(mode=0o700 + number)
-        for name in order:
-            (wheels / name).write_text(name)
-        archives.append(archive_layer("a==1\n", wheels))
-    assert archives[0] == archives[1]
+RECORD = """\
+bin/tool,sha256=old,1
+bin/raw,sha256=raw,2
+share/doc.txt,sha256=doc,3
+a/__init__.py,sha256=a,4
+a-1.dist-info/direct_url.json,sha256=x,5
+a-1.dist-info/RECORD,,
+"""
+INSTALLED = {
+    "bin/tool": "#!/home/me/venv/bin/python3.11\nimport a\n", "bin/raw": "#!/bin/sh\n", "share/doc.txt": "doc",
+    "a/__init__.py": "", "a-1.dist-info/direct_url.json": "{}", "a-1.dist-info/RECORD": RECORD, ".lock": "",
+    "__pycache__/x.pyc": "",
+}  # fmt: skip
+
+
+def install(root: Path, names: list[str]) -> Path:
+    """What uv installs with --target, written in some order."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(INSTALLED[name])
+        path.chmod(0o755 if name.startswith("bin/") else 0o600)
+    return root
+
+
+def test_a_layer_lies_as_on_a_host_and_depends_on_its_contents_alone(tmp_path: Path) -> None:
+    for number, names in enumerate((list(INSTALLED), list(INSTALLED)[::-1])):
+        pack_layer(install(tmp_path / f"target{number}", names), "a==1\n", "3.13", tmp_path / f"{number}.tar.gz")
+    assert (tmp_path / "0.tar.gz").read_bytes() == (tmp_path / "1.tar.gz").read_bytes()
+    packages = "lib/python3.13/site-packages"
+    with tarfile.open(tmp_path / "0.tar.gz") as layer:
+        modes = {entry.name: entry.mode for entry in layer}
+        tool = layer.extractfile("bin/tool").read()  # type: ignore[union-attr]
+        record = layer.extractfile(f"{packages}/a-1.dist-info/RECORD").read().decode()  # type: ignore[union-attr]
+    assert modes == {
+        "bin/tool": 0o755, "bin/raw": 0o755, "share/doc.txt": 0o644, "requirements.txt": 0o644,
+        f"{packages}/a/__init__.py": 0o644, f"{packages}/a-1.dist-info/RECORD": 0o644,
+    }  # fmt: skip
+    assert tool == b"#!python\nimport a\n"
+    values = [
+        base64.urlsafe_b64encode(hashlib.sha256(text).digest()).decode().rstrip("=") for text in (tool, b"#!/bin/sh\n")
+    ]
+    assert record.splitlines() == [
+        f"../../../bin/tool,sha256={values[0]},{len(tool)}", f"../../../bin/raw,sha256={values[1]},10",
+        "../../../share/doc.txt,sha256=doc,3", "a/__init__.py,sha256=a,4", "a-1.dist-info/RECORD,,",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "replaced"),
+    [
+        (b"#!/home/me/.venv/bin/python", True),
+        (b"#!/usr/bin/python3.13", True),
+        (b"#!/bin/sh\n'''exec' '/home/me and you/bin/python3' \"$0\" \"$@\"\n' '''", True),
+        (b"#!/usr/bin/env python3", False),
+        (b"#!/bin/sh", False),
+        (b"\x7fELF", False),
+    ],
+)
+def test_only_the_interpreter_of_an_installer_is_replaced(first: bytes, replaced: bool) -> None:
+    text = first + b"\nimport a\n"
+    assert INTERPRETER.sub(b"#!python", text) == (b"#!python\nimport a\n" if replaced else text)
+
+
+def test_members_of_gzip_are_one_file() -> None:
+    assert gzip.decompress(gzip_member(b"one") + gzip_member(b"two")) == b"onetwo"
+    assert gzip_member(b"one") == gzip_member(b"one")
 
 
 def write_project(root: Path, dependencies: list[str]) -> Path:
@@ -100,7 +156,7 @@ def write_project(root: Path, dependencies: list[str]) -> Path:
 def test_a_directory_that_says_nothing_of_its_dependencies_is_refused(tmp_path: Path) -> None:
     source = open_source(str(tmp_path))
     with pytest.raises(BuildError, match=r"has no uv\.lock, pylock\.toml, requirements\.txt or pyproject\.toml"):
-        lock_of(source, [], PLATFORMS, tmp_path / "cache", Index())
+        lock_of(source, [], PLATFORMS, Workspace(tmp_path / "cache"))
 
 
 class Shop:
@@ -111,13 +167,13 @@ class Shop:
         self.source = write_project(
             root / "shop", ["idna==3.7", "markupsafe==3.0.2", "colorama; sys_platform == 'win32'"]
         )
-        command = [tools.find_uv(), "lock", "--quiet", "--project", str(self.source)]
-        subprocess.run(command, check=True, env=Index().environment())
+        command = [find_uv(), "lock", "--quiet", "--project", str(self.source)]
+        subprocess.run(command, check=True, env=Workspace(root).environment())
         self.first = self.build()
 
     def build(self) -> dict[str, Any]:
         # Not the controller's own Python, so that nothing of the controller can slip in.
-        return build(str(self.source), "shop.main:app", PLATFORMS[1:], self.cache, Index(), [])
+        return build(str(self.source), "shop.main:app", PLATFORMS[1:], Workspace(self.cache))
 
 
 @pytest.fixture(scope="module")
@@ -132,29 +188,26 @@ def test_artifact_has_the_code_and_the_platforms_wheels(shop: Shop) -> None:
     artifact = shop.first["hosts"]["web3"]
     assert shop.first["hosts"] == {"web3": artifact, "web4": artifact}
     assert re.fullmatch(r"[0-9a-f]{12}-py3\.13", artifact["layer"])
-    with tarfile.open(artifact["blob"]["path"]) as layer:
-        names = sorted(name.lower() for name in layer.getnames())
-        requirements = layer.extractfile("requirements.txt").read().decode()  # type: ignore[union-attr]
-    assert names[0] == "requirements.txt"
-    assert re.search(r"^wheels/idna-3\.7-", "\n".join(names), re.MULTILINE)
-    assert re.search(r"^wheels/markupsafe-3\.0\.2-cp313-cp313-manylinux.*x86_64\.whl", "\n".join(names), re.MULTILINE)
-    locked = [each.split("==")[0] for each in re.findall(r"^\S+", requirements, re.MULTILINE)]
-    assert {"idna", "markupsafe", "gunicorn", "uvicorn", "uvicorn-worker"} <= set(locked)
-    assert artifact["packages"] == len(locked) == len(names) - 1
+    names = [name.lower() for name in layer_names(shop.first, "web3")]
+    packages = "lib/python3.13/site-packages"
+    speedups = rf"{packages}/markupsafe/_speedups\.cpython-313-x86_64-linux-gnu\.so"
+    assert {f"{packages}/idna/core.py", f"{packages}/idna-3.7.dist-info/metadata", "bin/gunicorn"} <= set(names)
+    assert any(re.fullmatch(speedups, name) for name in names)
+    assert not [name for name in names if name.endswith((".pyc", "direct_url.json", "uv_cache.json"))]
+    assert layer_file(shop.first, "bin/gunicorn", "web3").startswith("#!python\n")
+    assert {"idna", "markupsafe", "gunicorn", "uvicorn", "uvicorn-worker"} <= set(installed(shop.first, "web3"))
+    assert artifact["packages"] == len(installed(shop.first, "web3"))
+    requirements = layer_file(shop.first, "requirements.txt", "web3")
     assert "--hash=sha256:82fee1fc78add43492d3a1898bfa6d8a904cc97d8427f683ed8e798d07761aa0" in requirements
-    with zipfile.ZipFile(artifact["installer"]["path"]) as installer:
-        (uv,) = (name for name in installer.namelist() if name.endswith(".data/scripts/uv"))
-        assert installer.read(uv)[:4] == b"\x7fELF"
-    for blob in (artifact["blob"], artifact["installer"], shop.first["code"]):
+    for blob in (artifact["blob"], shop.first["code"]):
         assert hashlib.sha256(Path(blob["path"]).read_bytes()).hexdigest() == blob["sha256"]
 
 
 @pytest.mark.network
 def test_same_input_makes_nothing_and_needs_no_network(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(shop.first["made"]) == 2
+    assert len(shop.first["created"]) == 2
     monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    assert shop.build() == {**shop.first, "made": []}
+    assert shop.build() == {**shop.first, "created": []}
 
 
 @pytest.mark.network
@@ -168,7 +221,7 @@ def test_other_code_is_another_release_on_the_same_layers(shop: Shop) -> None:
         main.write_text(before)
     assert other["release"] != shop.first["release"]
     assert other["hosts"] == shop.first["hosts"]
-    assert other["made"] == [Path(other["code"]["path"]).name]
+    assert other["created"] == [Path(other["code"]["path"]).name]
 
 
 @pytest.mark.network
@@ -200,5 +253,5 @@ def test_wheel_with_another_hash_than_the_lock_is_not_used(shop: Shop) -> None:
             shop.build()
     finally:
         locked.write_text(before)
-    assert str(caught.value) == "The index serves idna==3.7 with another hash than the lock: not used."
+    assert re.search(r"could not be installed: .*Hash mismatch for `idna==3\.7`", str(caught.value))
     assert set((shop.cache / "layers").iterdir()) == layers

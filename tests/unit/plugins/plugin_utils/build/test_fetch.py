@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.fetch import fetch, name_of
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import Index, Session
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheels import name_of
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace
+
 
 CONTENT = b"wheel" * 50_000
 HASHES = (f"sha256:{hashlib.sha256(CONTENT).hexdigest()}",)
@@ -72,24 +73,9 @@ def server() -> Iterator[Server]:
     server.server_close()
 
 
-def test_a_session_keeps_its_connection(server: Server, tmp_path: Path) -> None:
-    session = Session(Index())
-    for number in range(4):
-        fetch(f"{server.url}/file?{number}", tmp_path / str(number), HASHES, session, "x")
-    assert server.connections == 1
-    assert [path for path, _told in server.seen] == [f"/file?{number}" for number in range(4)]
-    assert all(file.read_bytes() == CONTENT for file in tmp_path.iterdir())
-    assert len(list(tmp_path.iterdir())) == 4
-
-
-@pytest.mark.parametrize("kind", ["moved", "closing", "dropped"])
-def test_a_session_goes_on_where_an_answer_is_not_just_an_answer(server: Server, tmp_path: Path, kind: str) -> None:
-    session = Session(Index())
-    fetch(f"{server.url}/file", tmp_path / "first", HASHES, session, "x")
-    for number in range(2):
-        fetch(f"{server.url}/{kind}", tmp_path / str(number), HASHES, session, "x")
-        fetch(f"{server.url}/file", tmp_path / f"file{number}", HASHES, session, "x")
-    assert {file.read_bytes() for file in tmp_path.iterdir()} == {CONTENT}
+def test_what_moved_is_fetched_where_it_is(server: Server, tmp_path: Path) -> None:
+    Workspace(tmp_path).fetch(f"{server.url}/moved", tmp_path / "x", HASHES, "x")
+    assert (tmp_path / "x").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -104,23 +90,21 @@ def test_a_session_goes_on_where_an_answer_is_not_just_an_answer(server: Server,
 def test_what_is_not_right_is_not_kept(
     server: Server, tmp_path: Path, path: str, hashes: tuple[str, ...], sentence: str
 ) -> None:
-    for opener in (Index(), Session(Index())):
-        with pytest.raises(BuildError, match=sentence):
-            fetch(f"{server.url}/{path}", tmp_path / "x.whl", hashes, opener, "The wheel")
+    with pytest.raises(BuildError, match=sentence):
+        Workspace(tmp_path).fetch(f"{server.url}/{path}", tmp_path / "x.whl", hashes, "The wheel")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_is_there_and_no_secret_is_told(tmp_path: Path) -> None:
-    for opener in (Index(), Session(Index())):
-        with pytest.raises(BuildError, match=r"^x cannot be downloaded: .*refused") as caught:
-            fetch("http://me:hunter22@127.0.0.1:9/x?token=hunter22", tmp_path / "x", HASHES, opener, "x")
-        assert "hunter22" not in str(caught.value)
+    with pytest.raises(BuildError, match=r"^x cannot be downloaded: .*refused") as caught:
+        Workspace(tmp_path).fetch("http://me:hunter22@127.0.0.1:9/x?token=hunter22", tmp_path / "x", HASHES, "x")
+    assert "hunter22" not in str(caught.value)
 
 
 def test_credentials_of_an_index_go_to_its_host_and_to_no_other(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("UV_DEFAULT_INDEX", "UV_INDEX", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX"):
         monkeypatch.delenv(name, raising=False)
     places = {
         "http://me:p%40ss@127.0.0.1": "Basic bWU6cEBzcw==",
@@ -128,22 +112,21 @@ def test_credentials_of_an_index_go_to_its_host_and_to_no_other(
         "https://me:x@127.0.0.1": None,
     }
     for place, told in places.items():
-        index = Index(url=f"{place}/simple")
-        for opener in (index, Session(index)):
-            with opener.open(f"{server.url}/file") as answer:
-                assert answer.read() == CONTENT
-            assert server.seen[-1] == ("/file", told)
+        with Workspace(tmp_path, f"{place}/simple").open(f"{server.url}/file") as answer:
+            assert answer.read() == CONTENT
+        assert server.seen[-1] == ("/file", told)
 
 
-def test_who_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Index, "open", lambda *_arguments: pytest.fail("asked again"))
-    with pytest.raises(ConnectionRefusedError):
-        Session(Index()).open("http://127.0.0.1:9/x")
+def test_credentials_of_netrc_are_known(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password p@ss\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    Workspace(tmp_path).open(f"{server.url}/file").close()
+    assert server.seen[-1] == ("/file", "Basic bWU6cEBzcw==")
 
 
 def test_a_proxy_is_asked_instead(server: Server) -> None:
-    index = Index(proxy=server.url)
-    with Session(index).open("http://elsewhere.test/file") as answer:
+    with Workspace(Path("/cache"), proxy=server.url).open("http://elsewhere.test/file") as answer:
         answer.read()
     assert server.seen == [("http://elsewhere.test/file", None)]
 

@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.action.build import platforms_of
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import Index, find_uv
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import directs_for, requirements_for
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheels import explain_pip, pip_target
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import directs_for, pins_for, read_text
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform, platforms_of
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, find_uv, uv_version
+
 
 BOOKWORM = Platform("3.11.2", "x86_64", "2.36", ("web1", "web2"))
 TRIXIE = Platform("3.13.5", "aarch64", "2.41", ("web3",))
 ONE, TWO, THREE = (f"sha256:{digit * 64}" for digit in "123")
+
+
+def lines_for(text: str, platform: Platform) -> str:
+    return "".join(map(str, pins_for(text, platform)))
+
 
 # What `uv export` writes.
 EXPORTED = f"""\
@@ -36,24 +40,24 @@ tzdata==2025.1 ; platform_system == 'Windows' or extra == 'tz' \\
 
 
 def test_a_platform_gets_the_lines_whose_markers_it_meets_with_their_hashes() -> None:
-    assert requirements_for(EXPORTED, BOOKWORM) == (
+    assert lines_for(EXPORTED, BOOKWORM) == (
         f"anyio==4.8.0 \\\n    --hash={ONE}\n"
         f"exceptiongroup==1.2.2 \\\n    --hash={ONE} \\\n    --hash={TWO}\n"
         f"Uvloop==0.21.0 \\\n    --hash={THREE}\n"
     )
-    assert requirements_for(EXPORTED, TRIXIE) == f"anyio==4.8.0 \\\n    --hash={ONE}\n"
+    assert lines_for(EXPORTED, TRIXIE) == f"anyio==4.8.0 \\\n    --hash={ONE}\n"
 
 
 def test_order_of_the_lock_does_not_matter() -> None:
     lines = [f"a==1 \\\n    --hash={ONE} \\\n    --hash={TWO}\n", f"b==1 \\\n    --hash={ONE}\n"]
     swapped = [lines[1], f"a==1 \\\n    --hash={TWO} \\\n    --hash={ONE}\n"]
-    assert requirements_for("".join(lines), BOOKWORM) == requirements_for("".join(swapped), BOOKWORM)
+    assert lines_for("".join(lines), BOOKWORM) == lines_for("".join(swapped), BOOKWORM)
 
 
 @pytest.mark.parametrize("line", ["idna==3.7", "idna==3.7 ; sys_platform == 'win32'"])
 def test_a_release_without_a_hash_is_refused(line: str) -> None:
     with pytest.raises(BuildError, match="The lock has no hash for idna"):
-        requirements_for(line + "\n", BOOKWORM)
+        lines_for(line + "\n", BOOKWORM)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_a_release_without_a_hash_is_refused(line: str) -> None:
     ],
 )
 def test_what_is_no_release_of_an_index_is_told_apart(line: str) -> None:
-    assert requirements_for(line + "\n", BOOKWORM) == ""
+    assert lines_for(line + "\n", BOOKWORM) == ""
     words, slash, hashes = line.partition(" \\")
     (direct,) = directs_for(f"{words} ; python_version > '3'{slash}{hashes}\n", BOOKWORM)
     assert "shared" in direct.address
@@ -78,22 +82,18 @@ def test_what_is_no_release_of_an_index_is_told_apart(line: str) -> None:
 
 def test_a_line_that_is_no_requirement_is_refused_without_its_secret() -> None:
     with pytest.raises(BuildError, match=r"^The lock holds '!! https://\*\*\*@host', which is no requirement\.$"):
-        requirements_for("!! https://me:secret@host\n", BOOKWORM)
+        lines_for("!! https://me:secret@host\n", BOOKWORM)
 
 
-def test_tags_are_those_that_the_hosts_libc_can_load_best_first() -> None:
-    tags = BOOKWORM.tags()
-    assert tags[0] == "manylinux_2_36_x86_64"
-    assert "manylinux_2_37_x86_64" not in tags
-    assert (
-        tags.index("manylinux_2_28_x86_64") < tags.index("manylinux_2_17_x86_64") < tags.index("manylinux2014_x86_64")
-    )
-    assert tags[-1] == "linux_x86_64"
-    assert all(tag.endswith("_aarch64") for tag in TRIXIE.tags())
+def test_uv_is_asked_for_the_hosts_platform_and_not_the_controllers() -> None:
+    assert BOOKWORM.uv_options() == ["--python-platform", "x86_64-manylinux_2_36", "--python-version", "3.11"]
+    assert TRIXIE.uv_options() == ["--python-platform", "aarch64-manylinux_2_40", "--python-version", "3.13"]
+    with pytest.raises(BuildError, match=r"^Python 3\.11 on riscv64 .*: layers are built for x86_64 and aarch64 only"):
+        Platform("3.11.2", "riscv64", "2.36").uv_options()
 
 
 @pytest.mark.parametrize(
-    ("platform", "wheels", "best"),
+    ("platform", "wheels", "taken"),
     [
         (BOOKWORM, ["a-1-py3-none-any.whl", "a-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"], 1),
         (BOOKWORM, ["a-1-cp311-cp311-manylinux_2_17_x86_64.whl", "a-1-cp311-cp311-manylinux_2_28_x86_64.whl"], 1),
@@ -106,12 +106,9 @@ def test_tags_are_those_that_the_hosts_libc_can_load_best_first() -> None:
         (BOOKWORM, ["a-1.zip", "a.whl", "a-1-cp311-cp311-win_amd64.whl", "a-1-cp311-cp311t-manylinux_2_17_x86_64.whl"], None),
     ],
 )  # fmt: skip
-def test_of_a_releases_wheels_the_one_that_fits_best_is_taken(
-    platform: Platform, wheels: list[str], best: int | None
-) -> None:
-    for order in (wheels, wheels[::-1]):
-        assert platform.best(order) == (None if best is None else wheels[best])
-    assert [platform.takes(wheel) for wheel in wheels].count(True) >= (best is not None)
+def test_a_wheel_is_taken_where_its_tags_fit(platform: Platform, wheels: list[str], taken: int | None) -> None:
+    fitting = [platform.takes(wheel) for wheel in wheels]
+    assert not any(fitting) if taken is None else fitting[taken]
 
 
 def test_a_wheel_with_the_bare_tag_runs_where_its_glibc_does() -> None:
@@ -121,105 +118,54 @@ def test_a_wheel_with_the_bare_tag_runs_where_its_glibc_does() -> None:
     assert not BOOKWORM.takes(wheel)
 
 
-def test_pip_is_asked_for_the_hosts_platform_and_not_the_controllers() -> None:
-    options = pip_target(TRIXIE)
-    assert options[options.index("--python-version") + 1] == "3.13"
-    assert [options[n + 1] for n, option in enumerate(options) if option == "--abi"] == ["cp313", "abi3", "none"]
-    assert "manylinux_2_41_aarch64" in options
-
-
-def test_hosts_that_differ_in_what_wheels_see_do_not_share_a_layer() -> None:
-    keys = {
-        Platform(python, machine, glibc).key
-        for python in ("3.11.2", "3.13.5")
-        for machine in ("x86_64", "aarch64")
-        for glibc in ("2.36", "2.41")
-    }
-    assert len(keys) == 8
-    assert Platform("3.11.2", "x86_64", "2.36").key == Platform("3.11.9", "x86_64", "2.36").key
-
-
-NONE_TO_FIND = """\
-ERROR: Could not find a version that satisfies the requirement uvloop==0.19.0 (from versions: none)
-ERROR: No matching distribution found for uvloop==0.19.0
-"""
-OTHER_HASH = """\
-ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the package versions, \
-please update the hashes. Otherwise, examine the package contents carefully; someone may have tampered with them.
-    idna==3.7 from https://files.pythonhosted.org/packages/e5/3e/74/idna-3.7-py3-none-any.whl (from -r bad.txt (line 1)):
-        Expected sha256 0000000000000000000000000000000000000000000000000000000000000000
-             Got        82fee1fc78add43492d3a1898bfa6d8a904cc97d8427f683ed8e798d07761aa0
-"""
-NO_INDEX = """\
-WARNING: Retrying (Retry(total=1, connect=None, read=None, redirect=None, status=None)) after connection broken by \
-'NameResolutionError("HTTPSConnection(host='nowhere.invalid', port=443): Failed to resolve 'nowhere.invalid'")': /idna/
-WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after connection broken by \
-'NameResolutionError("HTTPSConnection(host='nowhere.invalid', port=443): Failed to resolve 'nowhere.invalid'")': /idna/
-ERROR: Could not find a version that satisfies the requirement idna==3.7 (from versions: none)
-ERROR: No matching distribution found for idna==3.7
-"""
-ONE_RETRY = NO_INDEX.replace("total=1", "total=4").replace("total=0", "total=3")
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            NONE_TO_FIND,
-            "There is no wheel of uvloop==0.19.0 for Python 3.11 on x86_64 with glibc 2.36 (web1, web2), "
-            "or the index does not have that release.",
-        ),
-        (OTHER_HASH, "The index serves idna==3.7 with another hash than the lock: not used."),
-        (
-            NO_INDEX,
-            "The package index cannot be reached (forge_build_index_url, forge_build_ca_bundle): NameResolutionError("
-            "\"HTTPSConnection(host='nowhere.invalid', port=443): Failed to resolve 'nowhere.invalid'\").",
-        ),
-        (
-            ONE_RETRY,
-            "There is no wheel of idna==3.7 for Python 3.11 on x86_64 with glibc 2.36 (web1, web2), "
-            "or the index does not have that release.",
-        ),
-        (
-            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n",
-            "Could not download the dependencies for Python 3.11 on x86_64 with glibc 2.36 (web1, web2): "
-            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
-        ),
-    ],
-)
-def test_words_of_pip_become_a_sentence(words: str, sentence: str) -> None:
-    assert explain_pip(words, BOOKWORM) == sentence
-
-
 def test_credentials_of_an_index_travel_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere")
-    environment = Index("https://u:s3cret@index.example.org/simple", "/etc/ca.pem").environment()
-    assert (
-        environment["PIP_INDEX_URL"] == environment["UV_DEFAULT_INDEX"] == "https://u:s3cret@index.example.org/simple"
-    )
-    assert environment["PIP_CERT"] == environment["SSL_CERT_FILE"] == "/etc/ca.pem"
+    url = "https://u:s3cret@index.example.org/simple"
+    environment = Workspace(Path("/cache"), url, "/etc/ca.pem").environment()
+    assert environment["UV_DEFAULT_INDEX"] == url
+    assert environment["SSL_CERT_FILE"] == environment["GIT_SSL_CAINFO"] == "/etc/ca.pem"
     assert environment["UV_PYTHON_DOWNLOADS"] == "never"
     assert "VIRTUAL_ENV" not in environment
 
 
 def test_nothing_given_leaves_the_users_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example.org/simple")
-    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
-    environment = Index().environment()
-    assert environment["PIP_INDEX_URL"] == "https://mirror.example.org/simple"
-    assert "UV_DEFAULT_INDEX" not in environment
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://mirror.example.org/simple")
+    assert Workspace(Path("/cache")).environment()["UV_DEFAULT_INDEX"] == "https://mirror.example.org/simple"
+    monkeypatch.delenv("UV_DEFAULT_INDEX")
+    assert "UV_DEFAULT_INDEX" not in Workspace(Path("/cache")).environment()
 
 
-def test_uv_is_found_beside_python_or_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_is_found_next_to_python_or_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(BuildError, match="The controller has no uv"):
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    with pytest.raises(BuildError, match=r"^The controller has no uv, and \S+ or newer is needed: .*pip install"):
         find_uv()
     for place in (tmp_path / "bin" / "uv", tmp_path / "uv"):
         place.parent.mkdir(exist_ok=True)
-        place.write_text("#!/bin/sh\n")
+        place.write_text("#!/bin/sh\necho uv 0.13.1\n")
         place.chmod(0o755)
         assert find_uv() == os.fspath(place)
+
+
+@pytest.mark.parametrize(
+    ("command", "version"), [("echo uv 0.4.30 (x 2024)", "0.4.30"), ("echo nonsense", "0.0"), ("exit 3", "0.0")]
+)
+def test_an_old_uv_is_told_which_version_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, version: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "uv").write_text(f"#!/bin/sh\n{command.replace('(', '').replace(')', '')}\n")
+    (tmp_path / "uv").chmod(0o755)
+    assert uv_version(str(tmp_path / "uv")) == version
+    with pytest.raises(BuildError, match=rf"is {version}, and \S+ or newer is needed: install it beside Ansible \(.*--upgrade uv\)"):
+        find_uv()
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_bytes("idna\n".encode("utf-16"))
+    with pytest.raises(BuildError, match=r"/requirements\.txt is not a text in UTF-8: save it as UTF-8\.$"):
+        read_text(path)
 
 
 def host(python: str = "3.11.2", glibc: str = "2.36", machine: str = "x86_64") -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import Index, without_secrets
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, without_secrets
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.origin import (
     kind_of,
     open_origin,
@@ -69,7 +69,7 @@ def test_whatever_is_given_is_taken_for_something_or_refused_in_a_sentence(sourc
     assert kind in ("git", "artifact", "wheel", "directory", "requirement", "unknown")
     if kind in ("wheel", "unknown", "requirement"):
         try:
-            open_origin(source, "", Path("/nonexistent/cache"), Index())
+            open_origin(source, "", Workspace(Path("/nonexistent/cache")))
         except BuildError as error:
             assert str(error).startswith("forge_source")
         except ValueError as error:
@@ -126,7 +126,7 @@ def test_a_ref_is_a_commit_whose_checkout_is_kept(repository: Repository, tmp_pa
     two = repository.commit("two")
     for ref, commit, words in (("@v1", repository.one, "one"), ("@main", two, "two"), ("", two, "two"),
                                (f"@{repository.one}", repository.one, "one"), (f"@{two[:9]}", two, "two")):  # fmt: skip
-        source = open_origin(f"git+file://{repository.root}{ref}", "backend", tmp_path / "cache", Index())
+        source = open_origin(f"git+file://{repository.root}{ref}", "backend", Workspace(tmp_path / "cache"))
         assert (source.commit, source.dirty) == (commit, False)
         assert (source.directory / "words").read_text() == words
         assert source.directory.is_relative_to(tmp_path / "cache")
@@ -134,11 +134,11 @@ def test_a_ref_is_a_commit_whose_checkout_is_kept(repository: Repository, tmp_pa
 
 def test_a_branch_is_followed_and_a_known_commit_needs_no_repository(repository: Repository, tmp_path: Path) -> None:
     address = f"git+file://{repository.root}"
-    assert open_origin(f"{address}@main", "", tmp_path / "cache", Index()).commit == repository.one
+    assert open_origin(f"{address}@main", "", Workspace(tmp_path / "cache")).commit == repository.one
     two = repository.commit("two")
-    assert open_origin(f"{address}@main", "", tmp_path / "cache", Index()).commit == two
+    assert open_origin(f"{address}@main", "", Workspace(tmp_path / "cache")).commit == two
     repository.root.rename(tmp_path / "gone")
-    assert open_origin(f"{address}@{two}", "", tmp_path / "cache", Index()).commit == two
+    assert open_origin(f"{address}@{two}", "", Workspace(tmp_path / "cache")).commit == two
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_is_not_there_is_one_sentence(
     repository: Repository, tmp_path: Path, source: str, sub: str, sentence: str
 ) -> None:
     with pytest.raises(BuildError, match=sentence) as caught:
-        open_origin(source.format(root=repository.root), sub, tmp_path / "cache", Index())
+        open_origin(source.format(root=repository.root), sub, Workspace(tmp_path / "cache"))
     assert SECRET not in str(caught.value)
 
 

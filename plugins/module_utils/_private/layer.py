@@ -1,0 +1,61 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""An unpacked layer becomes an environment of a Python: on hosts, and on the controller to ask the app about its settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+PLACEHOLDER = b"#!python\n"  # first line of a script, for the interpreter of where it is installed (as in a wheel)
+
+
+class LayerError(Exception):
+    """A layer cannot become an environment here. Its text ends a sentence."""
+
+
+def make_environment(directory: str, final: str, python: str) -> None:
+    """Complete an unpacked layer.
+
+    :param directory: where it lies now.
+    :param final: where it will lie: scripts name it.
+    :param python: absolute path of the interpreter.
+    :raises LayerError: when that interpreter does not run, or is not the version that the layer is for.
+    """
+    done = subprocess.run(
+        [python, "-I", "-S", "-c", "import sys; print('%d.%d %d.%d.%d' % (sys.version_info[:2] + sys.version_info[:3]))"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise LayerError(f"{python} does not run: {done.stderr.strip()[-300:]}")
+    minor, version = done.stdout.split()
+    libraries = os.path.join(directory, "lib")
+    if os.path.isdir(libraries) and f"python{minor}" not in os.listdir(libraries):
+        raise LayerError(f"{python} is Python {version}, and the layer is for {', '.join(os.listdir(libraries))}")
+    scripts = os.path.join(directory, "bin")
+    os.makedirs(os.path.join(libraries, f"python{minor}", "site-packages"), mode=0o755, exist_ok=True)
+    os.makedirs(scripts, mode=0o755, exist_ok=True)
+    for name in os.listdir(scripts):
+        name_interpreter(os.path.join(scripts, name), f"#!{final}/bin/python\n".encode())
+    for name in ("python", "python3"):
+        os.symlink(python, os.path.join(scripts, name))
+    # Source: Lib/venv/__init__.py (create_configuration); site.py reads the first two.
+    text = f"home = {os.path.dirname(python)}\ninclude-system-site-packages = false\nversion = {version}\n"
+    with open(os.path.join(directory, "pyvenv.cfg"), "w", encoding="utf-8") as handle:
+        handle.write(text)
+
+
+def name_interpreter(path: str, line: bytes) -> None:
+    """Put an interpreter into the first line of a script that waits for one."""
+    with open(path, "rb+") as handle:
+        content = handle.read()
+        if content.startswith(PLACEHOLDER):
+            handle.seek(0)
+            handle.write(line + content[len(PLACEHOLDER) :])
+
+
+def compile_bytecode(directory: str, final: str, python: str) -> None:
+    """Compile what lies in a directory, on all cores. What cannot be compiled is left to who imports it."""
+    subprocess.run(
+        [python, "-I", "-m", "compileall", "-qq", "-j0", "-s", directory, "-p", final, directory],
+        stdin=subprocess.DEVNULL, capture_output=True, check=False,
+    )  # fmt: skip

@@ -1,0 +1,163 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Wheels that are built of sources: on the controller where what comes out runs on the platform, else on a host of it."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from ....module_utils._private.archive import ArchiveError, unpack
+from ....module_utils._private.reproducible import EPOCH
+from .cache import put, touch
+from .errors import BuildError
+from .target_platform import Platform, version_tuple
+from .workspace import Workspace, one_line
+
+ELF = b"\x7fELF"
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """A wheel that the controller cannot build."""
+
+    requirement: str  # for people, such as psycopg2==2.9.10
+    platform: Platform
+    wheel_dir: Path  # of the cache, where it belongs; one for each source, Python and machine
+    source: Callable[[Path], Path]  # puts its source below a directory, and returns where
+    reason: str = ""  # ends the sentence
+
+    def __str__(self) -> str:
+        return f"There is no wheel of {self.requirement} for {self.platform}, {self.reason}"
+
+
+class NeedsCompiling(BuildError):
+    """Dependencies have neither a wheel nor can the controller build one: they are compiled on hosts first."""
+
+    def __init__(self, jobs: list[CompileJob]) -> None:
+        super().__init__(" ".join(map(str, jobs)))
+        self.jobs = jobs
+
+
+def oldest_first(jobs: list[CompileJob]) -> list[CompileJob]:
+    """One job for each wheel, on the oldest glibc that needs it: what is made there also runs on newer ones."""
+    chosen: dict[Path, CompileJob] = {}
+    for job in sorted(jobs, key=lambda job: version_tuple(job.platform.glibc)):
+        chosen.setdefault(job.wheel_dir, job)
+    return list(chosen.values())
+
+
+def find_wheel(wheel_dir: Path, platform: Platform) -> Path | None:
+    """A cached wheel that runs on a platform. It lies below the glibc that it was built on."""
+    for wheel in sorted(wheel_dir.glob("*/*.whl"), key=lambda wheel: version_tuple(wheel.parent.name)):
+        if platform.takes(wheel.name, Platform(platform.python, platform.machine, wheel.parent.name)):
+            touch(wheel_dir)
+            return wheel
+    return None
+
+
+def store_wheel(wheel_dir: Path, wheel: Path, built_on: Platform) -> Path:
+    path = wheel_dir / built_on.glibc / wheel.name
+    put(path, wheel.read_bytes())
+    return path
+
+
+def run_build(project: Path, output: Path, workspace: Workspace, *options: str) -> tuple[Path | None, str]:
+    """Build a wheel of a project with its own backend. Returns the wheel, or why there is none."""
+    done = workspace.uv(
+        "build", "--quiet", "--wheel", "--no-create-gitignore", *options, "--out-dir", str(output), str(project),
+        extra={"UV_INDEX": workspace.extra_indexes(), "SOURCE_DATE_EPOCH": EPOCH},
+    )  # fmt: skip
+    wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None
+    return wheel, one_line(done.stderr, 600)
+
+
+def build_wheel(
+    name: str, source: Callable[[Path], Path], wheel_dir: Path, platform: Platform, workspace: Workspace
+) -> Path:
+    """The wheel of a source for a platform: from the cache, or built on the controller.
+
+    :param name: of the requirement, for people; when empty, that of the wheel.
+    :raises NeedsCompiling: when the controller cannot build it, or what it builds would not run there.
+    :raises BuildError: when it does not build and nothing says its name.
+    """
+    cached = find_wheel(wheel_dir, platform)
+    if cached:
+        return cached
+    interpreter, builder = builder_for(platform, workspace)
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        options = ("--no-sources", "--python", interpreter)
+        wheel, error = run_build(source(scratch), scratch / "out", workspace, *options)
+        if wheel and platform.takes(wheel.name, builder) and (platform.runs(builder) or not has_compiled_part(wheel)):
+            return store_wheel(wheel_dir, wheel, builder)
+        name = name or (str(parse_wheel_filename(wheel.name)[0]) if wheel else "")
+        if not name:
+            raise BuildError(f"A dependency does not build: {error}")
+    failed = f"building it on the controller failed: {error}"
+    reason = f"one built on the controller ({builder}) would not run there." if wheel else failed
+    raise NeedsCompiling([CompileJob(name, platform, wheel_dir, source, f"and {reason}")])
+
+
+def builder_for(platform: Platform, workspace: Workspace) -> tuple[str, Platform]:
+    """The controller's interpreter that is closest to a platform, and what the controller is with it."""
+    controller = Platform.of_controller()
+    found = workspace.uv("python", "find", "--no-project", platform.python_version)
+    if found.returncode != 0:
+        return sys.executable, controller
+    return found.stdout.strip(), Platform(platform.python, controller.machine, controller.glibc)
+
+
+def has_compiled_part(wheel: Path) -> bool:
+    """Whether a wheel holds machine code, whatever its tag says."""
+    with zipfile.ZipFile(wheel) as opened:
+        return any(opened.open(member).read(len(ELF)) == ELF for member in opened.infolist() if not member.is_dir())
+
+
+def accept_wheel(archive: Path, requirement: str, platform: Platform, wheel_dir: Path) -> Path:
+    """Keep what a host has compiled.
+
+    :param archive: tar archive of one wheel.
+    :raises BuildError: when it is something else, or does not run on the platform.
+    """
+    wanted = Requirement(requirement)
+    try:
+        with tarfile.open(archive) as opened:
+            (member,) = opened.getmembers()
+            content = opened.extractfile(member).read()  # type: ignore[union-attr]
+        name, version = parse_wheel_filename(member.name)[:2]
+        good = zipfile.is_zipfile(io.BytesIO(content)) and name == canonicalize_name(wanted.name)
+    except (tarfile.TarError, ValueError, AttributeError, InvalidWheelFilename):
+        raise BuildError(f"{platform}: building {requirement} there did not give one wheel.") from None
+    good = good and wanted.specifier.contains(version, prereleases=True)
+    if not good or not platform.takes(member.name, platform):
+        raise BuildError(f"{platform}: building {requirement} there gave {member.name}, which does not fit.")
+    path = wheel_dir / platform.glibc / member.name
+    put(path, content)
+    return path
+
+
+def unpack_sdist(archive: Path, scratch: Path) -> Path:
+    """Unpack an sdist into a new directory, and return the one that it holds.
+
+    :raises BuildError: when it is none.
+    """
+    into = scratch / "unpacked"
+    try:
+        if archive.name.endswith(".zip"):
+            shutil.unpack_archive(archive, into)
+        else:
+            unpack(archive, into)
+        (top,) = into.iterdir()
+    except (OSError, ValueError, ArchiveError, shutil.ReadError) as error:
+        raise BuildError(f"{archive.name} cannot be unpacked: {error}.") from None
+    return top
