@@ -40,7 +40,7 @@ DATA_DIRECTORIES = ("bin", "etc", "include", "share")
 # What uv notes of itself and of paths on the controller.
 LEFT_OUT = ("direct_url.json", "uv_build.json", "uv_cache.json")
 # The interpreter of the controller in a script that an installer has written (also as sh, where its path is long).
-INTERPRETER = re.compile(rb"\A#!(?:/\S*/python[0-9.]*|/bin/sh\n'''exec' \S*python.*\n' ''')(?=\n)")
+INTERPRETER = re.compile(rb"\A#!(?:/\S*/python[0-9.]*|/bin/sh\n'''exec' .*python.*\n' ''')(?=\n)")
 CHUNK = 4 << 20
 
 

@@ -168,7 +168,8 @@ class Workspace:
                 with (self.open(url) if "://" in url else open(url, "rb")) as opened, open(part, "wb") as handle:
                     shutil.copyfileobj(opened, handle)
             except (OSError, ValueError, HTTPException) as error:
-                raise BuildError(f"{subject} cannot be downloaded: {without_secrets(str(error))}.") from None
+                reason = without_secrets(str(error))
+                raise BuildError(f"{subject} cannot be downloaded: {reason}. {self.index_hint()}") from None
             if f"sha256:{file_digest(part)}" not in hashes:
                 raise BuildError(f"{subject} has another hash than {source_of_hash}: not used.")
             part.rename(path)

@@ -81,7 +81,7 @@ def test_what_moved_is_fetched_where_it_is(server: Server, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("path", "hashes", "sentence"),
     [
-        ("absent", HASHES, r"^The wheel cannot be downloaded: HTTP Error 404: Not Found\.$"),
+        ("absent", HASHES, r"^The wheel cannot be downloaded: HTTP Error 404: Not Found\. \(Package index: uv's own\. See forge_build_index_url.*\)$"),
         ("cut", HASHES, r"^The wheel (has another hash than the lock says: not used\.$|cannot be downloaded: )"),
         ("file", ("sha256:00",), r"^The wheel has another hash than the lock says: not used\.$"),
         ("file", (), r"^The wheel has another hash than the lock says: not used\.$"),

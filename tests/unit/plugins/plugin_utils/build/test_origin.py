@@ -168,4 +168,4 @@ def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:
     for name in ("shop.whl", "shop-1-py3-none-any.whl"):
         (tmp_path / name).write_text("x")
         with pytest.raises(BuildError, match="is not a wheel"):
-            open_origin(str(tmp_path / name), "", tmp_path, Index())
+            open_origin(str(tmp_path / name), "", Workspace(tmp_path))

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.artifact import FORMAT
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.records import BuildRecord
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.app_settings import Checked, check_settings
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import evict, file_digest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
@@ -485,12 +487,15 @@ def test_an_artifact_is_the_same_bytes_and_deploys_without_index_and_source(worl
 @pytest.mark.parametrize("damage", ["cut", "other file", "no archive"])
 def test_a_damaged_artifact_is_not_used(world: World, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "shop.tar"
+    manifest = BuildRecord(
+        "0" * 12, "", False, "", "code.tar.gz", "", ["."], "", [], "", "", [], {}, "", files={"code.tar.gz": "00"}, format=FORMAT
+    )
     if damage == "no archive":
         path.write_bytes(b"x" * 2000)
     else:
         with tarfile.open(path, "w") as archive:
             for name, content in (
-                ("manifest.json", b'{"format": 1, "files": {"code.tar.gz": "00"}}'),
+                ("manifest.json", manifest.to_json()),
                 ("code.tar.gz", b"x" * 9999),
             ):
                 (tmp_path / name).write_bytes(content)

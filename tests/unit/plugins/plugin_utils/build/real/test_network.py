@@ -71,7 +71,7 @@ def test_an_index_behind_a_proxy(world: World, alone: None) -> None:  # noqa: F8
     with proxied(int(urlsplit(world.url).port or 0)) as proxy:
         assert installs(world, "proxied", index_url=f"http://{NAME}/simple", proxy=proxy.url)
     assert asked(proxy, f"GET http://{NAME}/simple/dep/")
-    with pytest.raises(BuildError, match=r"could not be (locked|installed): .*\(Package index: "):
+    with pytest.raises(BuildError, match=r"(could not be (locked|installed)|cannot be downloaded): .*\(Package index: "):
         installs(world, "unproxied", index_url=f"http://{NAME}/simple")
 
 
