@@ -37,6 +37,14 @@ options:
     description: Directory on the controller that the wheel goes to.
     type: path
     required: true
+  _sha256:
+    description: For the action plugin, the hash of the archive.
+    type: str
+    default: ""
+  _output:
+    description: For the action plugin, where on the host the wheel goes.
+    type: path
+    default: ""
 attributes:
   check_mode:
     support: full

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An unpacked layer becomes an environment of a Python: on hosts, and on the controller to ask the app about its settings."""
 
 from __future__ import annotations

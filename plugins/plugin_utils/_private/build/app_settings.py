@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ask the app, on the controller and before any host is touched, whether it loads with its settings."""
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packaging.specifiers import SpecifierSet
-
+from .packaging_library import SpecifierSet
 from ....module_utils._private import app_check
 from ....module_utils._private.archive import unpack
 from ....module_utils._private.layer import make_environment

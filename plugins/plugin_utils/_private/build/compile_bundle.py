@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What travels to a host that compiles a wheel: the source, and a layer of what building it needs.
 
 All of it is checked by hash on the controller. The host compiles without network: see the module ``compile``.

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A layer: the installed dependencies of one lock for one platform, in one archive that a host only has to unpack.
 
 uv installs them on the controller, also for another platform. What depends on the host is left to it: the interpreter in
@@ -22,9 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from packaging.requirements import Requirement
-from packaging.utils import parse_wheel_filename
-
+from .packaging_library import Requirement, parse_wheel_filename
 from ....module_utils._private.archive import Entry, write_tar
 from .cache import digest, file_digest, new_file, touch
 from .errors import BuildError

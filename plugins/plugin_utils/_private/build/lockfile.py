@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """From whatever says what an app depends on, to requirements with versions, hashes and markers."""
 
 from __future__ import annotations
@@ -10,12 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import Marker
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
-from packaging.version import Version
-
+from .packaging_library import InvalidRequirement, Marker, Requirement, SpecifierSet, Version, canonicalize_name
 from .cache import digest, put
 from .errors import BuildError
 from .source import Source

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What ``forge_source`` names: a directory, a git repository, a wheel, a requirement, or an artifact."""
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-
+from .packaging_library import InvalidRequirement, InvalidWheelFilename, Requirement, parse_wheel_filename
 from .errors import BuildError
 from .cache import digest, touch
 from .source import Source, open_source

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What installing a project adds to its source: metadata, entry points, commands, generated modules.
 
 The release is the source tree, completed with what of the project's own wheel is not in it. So files that are only in

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What is known of a build: its record in the cache, the manifest of an artifact, and the result for the roles."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Source in, artifact out: once, on the controller, cached by content."""
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier
-
+from .packaging_library import InvalidSpecifier
 from .artifact import open_artifact, write_artifact
 from .cache import digest, evict, file_digest, put, touch
 from .errors import BuildError

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The source of an app: which files belong to a release, and the archive made of them."""
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Source:
     def requirement_lines(self) -> str:
         """The requirement as uv reads it."""
         if self.wheel:
-            return f"{self.requirement.split('==')[0]} @ {self.wheel.as_uri()}\n"
+            return f"{self.requirement.partition('==')[0]} @ {self.wheel.as_uri()}\n"
         return f"{self.requirement}\n"
 
 

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What an artifact is built for."""
 
 from __future__ import annotations
@@ -9,10 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from packaging.specifiers import SpecifierSet
-from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-
+from .packaging_library import InvalidWheelFilename, SpecifierSet, Tag, compatible_tags, cpython_tags, parse_wheel_filename
 from .errors import BuildError
 
 # Of the glibc versions that uv knows as a platform (uv pip install --help, --python-platform), newest first.

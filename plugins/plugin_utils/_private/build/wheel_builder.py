@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Wheels that are built of sources: on the controller where what comes out runs on the platform, else on a host of it."""
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-
+from .packaging_library import InvalidWheelFilename, Requirement, canonicalize_name, parse_wheel_filename
 from ....module_utils._private.archive import ArchiveError, unpack
 from ....module_utils._private.reproducible import EPOCH
 from .cache import put, touch
@@ -74,7 +73,7 @@ def store_wheel(wheel_dir: Path, wheel: Path, built_on: Platform) -> Path:
 def run_build(project: Path, output: Path, workspace: Workspace, *options: str) -> tuple[Path | None, str]:
     """Build a wheel of a project with its own backend. Returns the wheel, or why there is none."""
     done = workspace.uv(
-        "build", "--quiet", "--wheel", "--no-create-gitignore", *options, "--out-dir", str(output), str(project),
+        "build", "--quiet", "--wheel", *options, "--out-dir", str(output), str(project),
         extra={"UV_INDEX": workspace.extra_indexes(), "SOURCE_DATE_EPOCH": EPOCH},
     )  # fmt: skip
     wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Wheels of what no index has as a wheel: releases that have only a source, and dependencies of git, at a URL, or in a
 directory next to the app."""
 

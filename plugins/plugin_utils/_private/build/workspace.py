@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where a build keeps what it made, where packages come from, and the tools that fetch them."""
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .cache import file_digest
 from .errors import BuildError
 
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
-OLDEST_UV = (0, 8)  # tried: make test-pins; older ones do not write pylock.toml
+OLDEST_UV = (0, 7)  # tried: builds of the reference app and of a source; older ones do not write pylock.toml
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 CONNECTIONS = "8"  # of uv's 50 each asks the resolver for the same name, and some answers are lost on the way
 TIMEOUT = 30  # seconds, as uv has it
