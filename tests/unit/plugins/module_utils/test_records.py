@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import (
@@ -14,6 +16,8 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.reco
 from hypothesis import given
 from hypothesis import strategies as st
 
+REPOSITORY = Path(__file__).parents[4]
+TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "list of strings"}
 RECORD = GenerationRecord(
     generation="0123456789ab-01234567", release="0123456789ab", listen=["0.0.0.0:80"], workers=3, state="good", drains=False
 )  # fmt: skip
@@ -69,3 +73,13 @@ def test_key_of_earlier_versions_is_read() -> None:
     assert GenerationRecord.from_dict({"loses": "It cannot drain."}).drop_warning == "It cannot drain."
     assert GenerationRecord.from_dict({"loses": "old", "drop_warning": "new"}).drop_warning == "new"
     assert "loses" not in RECORD.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("file", "document"),
+    [("release.json", GenerationRecord()), ("ledger.jsonl", LedgerEvent()), ("lock.json", LockHolder())],
+)
+def test_documentation_has_the_keys_in_their_order_and_with_their_types(file: str, document: Document) -> None:
+    section = (REPOSITORY / "docs" / "files.md").read_text().partition(f"{file}`")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE)
+    assert rows == [(key, TYPES[type(value)]) for key, value in document.to_dict().items()]
