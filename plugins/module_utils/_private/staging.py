@@ -16,10 +16,11 @@ from typing import Any
 
 from . import systemd
 from .archive import ArchiveError, unpack
+from .complete import is_complete, mark_complete
 from .errors import StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
-from .layers import compile_bytecode, is_complete, make_environment, mark_complete
+from .layer import LayerError, compile_bytecode, make_environment
 from .layout import Layout, sync_directory, write_atomically
 from .records import GenerationRecord
 from .serving import is_converged
@@ -217,9 +218,14 @@ class Staging:
         return incoming
 
     def install_layer(self) -> None:
+        """:raises StageError: when the host's Python does not run, or is not the one that the layer is for."""
         final = self.layout.layer(self.params["layer"])
         incoming = self.unpack("layer", self.layout.layers)
-        make_environment(incoming, final, self.params["python"])
+        try:
+            make_environment(incoming, final, self.params["python"])
+        except LayerError as error:
+            raise StageError(f"Layer {self.params['layer']} cannot be installed: {error}.") from None
+        compile_bytecode(incoming, final, self.params["python"])
         self.put_in_place(incoming, final)
 
     def install_release(self) -> None:

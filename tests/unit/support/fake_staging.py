@@ -11,7 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layers, staging, systemd, validation
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import (
+    complete,
+    staging,
+    systemd,
+    validation,
+)
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.archive import Entry, tar_bytes
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
@@ -66,7 +71,7 @@ def without_root(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """
     calls: list[tuple[str, ...]] = []
     fake = FakeOs()
-    for module in (staging, layers, layout_module):
+    for module in (staging, complete, layout_module):
         monkeypatch.setattr(module, "os", fake)
     monkeypatch.setattr(systemd, "systemctl", lambda *arguments, timeout=0: calls.append(arguments) or "")
     monkeypatch.setattr(staging, "is_converged", lambda *_arguments: False)

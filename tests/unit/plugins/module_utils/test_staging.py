@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import staging as module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.archive import Entry
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.complete import is_complete
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layers import is_complete
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import GenerationRecord
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
 from fake_staging import GENERATION, LAYER, RELEASE, SECRET, SITE_PACKAGES, FakeTransient, blob
@@ -226,7 +226,7 @@ def test_layer_is_an_environment_of_its_own(make: Callable[..., Staging]) -> Non
     settings = dict(line.split(" = ") for line in (layer / "pyvenv.cfg").read_text().splitlines())
     assert settings["include-system-site-packages"] == "false"
     assert settings["version"] == ".".join(map(str, sys.version_info[:3]))
-    assert {os.readlink(layer / "bin" / "python3"), Path(settings["home"]).is_dir()} == {"python", True}
+    assert settings["home"] == os.path.dirname(sys.executable)
     assert is_complete(str(layer))
     assert os.listdir(stage.layout.layers) == [LAYER]
 
@@ -266,11 +266,12 @@ def test_python_that_does_not_run_is_told_and_leaves_nothing(make: Callable[...,
     broken = tmp_path / "python3.9"
     broken.write_text("#!/bin/sh\necho libpython is gone >&2; exit 127\n")
     broken.chmod(0o755)
-    for python, why in ((str(broken), "libpython is gone"), ("/not/there", "No such file")):
-        stage = make(python=python)
-        with pytest.raises(StageError, match=f"^{python}, the Python of layer {LAYER}, does not run: .*{why}"):
-            stage.apply(["layer"])
-        assert os.listdir(stage.layout.layers) == []
+    stage = make(python=str(broken))
+    with pytest.raises(
+        StageError, match=f"^Layer {LAYER} cannot be installed: {broken} does not run: libpython is gone"
+    ):
+        stage.apply(["layer"])
+    assert os.listdir(stage.layout.layers) == []
 
 
 def test_archive_that_leads_out_is_refused(make: Callable[..., Staging], tmp_path: Path) -> None:

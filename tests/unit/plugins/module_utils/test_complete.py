@@ -1,4 +1,4 @@
-"""When a layer or a release is complete, and what makes an archive a Python environment."""
+"""When a layer or a release is complete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layers import (
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.complete import (
     fingerprint,
     is_complete,
     mark_complete,
