@@ -1,5 +1,5 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""Controller's side of the stage module: compare in one call; upload and install only what is missing."""
+"""Controller's side of the stage module: compare in one call; upload only what is missing."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ class ActionModule(ActionBase):
             files = {**arguments["files"], **arguments.get("secret_files", {})}
             arguments["generation"] = generation_id(files=files, **parts)
             arguments["record"] = {**arguments.get("record", {}), "generation": arguments["generation"]}
-        compared = arguments.pop("compared", None)
+        comparison = arguments.pop("comparison", None)
         blobs = {
             name: {"sha256": blob["sha256"], "path": blob["path"], "size": os.path.getsize(blob["path"])}
             for name, blob in (arguments.get("blobs") or {}).items()
         }
-        told = {name: {key: blob[key] for key in ("sha256", "size")} for name, blob in blobs.items()}
-        if compared is None:
-            compared = self._stage({**arguments, "blobs": told, "_apply": False}, task_vars)
-        nothing_to_do = not compared.get("missing") and not compared.get("drifted")
-        if compared.get("failed") or nothing_to_do or self._task.check_mode:
-            return {**result, **compared, "changed": not nothing_to_do}
+        metadata = {name: {key: blob[key] for key in ("sha256", "size")} for name, blob in blobs.items()}
+        if comparison is None:
+            comparison = self._stage({**arguments, "blobs": metadata, "_apply": False}, task_vars)
+        differs = bool(comparison.get("missing") or comparison.get("drifted"))
+        if comparison.get("failed") or not differs or self._task.check_mode:
+            return {**result, **comparison, "changed": differs}
 
         sent = 0
-        for name in compared["missing"]:
+        for name in comparison["missing"]:
             if name not in blobs:
                 continue
             blob = blobs[name]
             sent += blob["size"]
             if blob["size"] <= INLINE_BYTES:
                 with open(blob["path"], "rb") as handle:
-                    told[name]["inline"] = base64.b64encode(handle.read()).decode()
+                    metadata[name]["inline"] = base64.b64encode(handle.read()).decode()
             else:
                 shell = self._connection._shell
                 if not shell.tmpdir:
                     self._make_tmp_path()
                 remote = shell.join_path(shell.tmpdir, os.path.basename(blob["path"]))
-                told[name]["remote"] = self._transfer_file(blob["path"], remote)
+                metadata[name]["remote"] = self._transfer_file(blob["path"], remote)
         try:
-            applied = self._stage({**arguments, "blobs": told, "_apply": True}, task_vars)
+            applied = self._stage({**arguments, "blobs": metadata, "_apply": True}, task_vars)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         if not applied.get("failed"):
             applied["sent_bytes"] = sent
-            if "diff" in compared:
-                applied["diff"] = compared["diff"]
+            if "diff" in comparison:
+                applied["diff"] = comparison["diff"]
         return {**result, **applied}
 
     def _stage(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:

@@ -74,10 +74,15 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.layout import Layout, write_atomically
+from ..module_utils._private.records import LockHolder
 
 
 def stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+
+def shown(holder: LockHolder | None) -> dict:
+    return holder.to_dict() if holder else {}
 
 
 def main() -> None:
@@ -97,12 +102,12 @@ def main() -> None:
     given, owner = module.params, module.params["_owner"]
     layout = Layout(given["root"], given["app"])
     if module.check_mode:
-        module.exit_json(changed=False, holder=layout.lock_holder(), refused=False)
+        module.exit_json(changed=False, holder=shown(layout.lock_holder()), refused=False)
     os.umask(0o022)
     os.makedirs(layout.home, mode=0o755, exist_ok=True)
     with open(os.path.join(layout.home, ".lock"), "w", encoding="ascii") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        holder = layout.lock_holder()
+        holder = shown(layout.lock_holder())
         mine = holder.get("token") == owner.get("token")
         if given["state"] == "kept" and not mine:
             module.exit_json(changed=False, refused=True, holder=holder)

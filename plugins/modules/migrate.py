@@ -85,33 +85,28 @@ seconds:
 
 import hashlib
 import os
-import shlex
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private.alone import Busy, alone
+from ..module_utils._private.errors import STILL_SERVES
+from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
-from ..module_utils._private.transient import Transient, TransientError
+from ..module_utils._private.transient import Transient, TransientError, argv_of
 
 # Seconds to wait for the migration of a controller that died.
 WAIT = 60
-STILL_SERVES = "What served before still serves."
 
-
-def words_of(command: str) -> list[str]:
-    """Words of a command.
-
-    :raises TransientError: when the quoting does not close, or there is no word.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise TransientError(f"it cannot be read: {str(error).lower()}.") from None
-    if not words:
-        raise TransientError("it is empty.")
-    return words
+ARGUMENT_SPEC = {
+    "app": {"type": "str", "required": True},
+    "root": {"type": "path", "required": True},
+    "generation": {"type": "str", "required": True},
+    "commands": {"type": "list", "elements": "str", "default": []},
+    "paths": {"type": "list", "elements": "str", "default": []},
+    "version_command": {"type": "str", "default": ""},
+    "timeout": {"type": "int", "default": 900},
+}
 
 
 def version_in(output: str) -> str:
@@ -126,8 +121,8 @@ def fingerprint(layout: Layout, generation: str, commands: list[str], paths: lis
     :raises TransientError: when the release has no such path.
     """
     record = layout.read_record(generation)
-    release = layout.release(str(record.get("release")))
-    digest = hashlib.sha256(repr((commands, record.get("layer"))).encode())
+    release = layout.release(record.release)
+    digest = hashlib.sha256(repr((commands, record.layer)).encode())
     environment = os.path.join(layout.generation(generation), "environment")
     for path in [environment, *files_below(release, paths)]:
         name = "" if path == environment else os.path.relpath(path, release)
@@ -137,6 +132,10 @@ def fingerprint(layout: Layout, generation: str, commands: list[str], paths: lis
 
 
 def files_below(release: str, paths: list[str]) -> list[str]:
+    """Files of a release, in and below some of its paths, sorted; no byte code.
+
+    :raises TransientError: when the release has no such path.
+    """
     found = []
     for path in paths:
         top = os.path.normpath(os.path.join(release, path))
@@ -150,58 +149,67 @@ def files_below(release: str, paths: list[str]) -> list[str]:
 def is_migrated(layout: Layout, mark: str) -> bool:
     """Was the live generation migrated with this? Not after a rollback: the database may be ahead of what is live."""
     live = layout.read_record(layout.live())
-    return bool(mark) and live.get("migrated_with") == mark and not Generations(layout).went_back()
+    return bool(mark) and live.migrated_with == mark and not Generations(layout).was_rolled_back()
+
+
+def migrate(layout: Layout, params: dict[str, Any], result: dict[str, Any]) -> None:
+    """Run what has to run; ``result`` gets what it printed, also when it fails.
+
+    :raises TransientError: naming the command that failed.
+    :raises LockHeld: when another migration does not end in time.
+    """
+    generation, mark = params["generation"], ""
+    transient = Transient(layout, generation)
+    if params["commands"] and params["paths"]:
+        mark = fingerprint(layout, generation, params["commands"], params["paths"])
+    if is_migrated(layout, mark):
+        live = layout.live()
+        result.update(changed=False, version=layout.read_record(live).schema)
+        result["lines"] = [f"Nothing to migrate: {live} was migrated with the same files and settings."]
+    else:
+        with exclusive_lock(os.path.join(layout.home, ".migrate.lock"), WAIT):
+            for command in params["commands"]:
+                run(transient, command, params["timeout"], result)
+            if params["version_command"]:
+                result["version"] = version_in(run(transient, params["version_command"], params["timeout"], result))
+    if mark:
+        Generations(layout).update_record(generation, migrated_with=mark)
+
+
+def run(transient: Transient, command: str, timeout: int, result: dict[str, Any]) -> str:
+    """Run one command.
+
+    :returns: what it printed.
+    :raises TransientError: naming it, when it fails.
+    """
+    try:
+        rc, output, seconds = transient.run(argv_of(command), timeout)
+    except TransientError as error:
+        raise TransientError(f"{command!r}: {error}") from None
+    result["lines"] += [f"$ {command}", *output.splitlines()]
+    result["seconds"] = round(result["seconds"] + seconds, 2)
+    if rc:
+        raise TransientError(f"{command!r}: it failed with exit code {rc}; its output says why.")
+    return output
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "app": {"type": "str", "required": True},
-            "root": {"type": "path", "required": True},
-            "generation": {"type": "str", "required": True},
-            "commands": {"type": "list", "elements": "str", "default": []},
-            "paths": {"type": "list", "elements": "str", "default": []},
-            "version_command": {"type": "str", "default": ""},
-            "timeout": {"type": "int", "default": 900},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    result: dict[str, Any] = {"changed": bool(given["commands"]), "lines": [], "version": "", "seconds": 0.0}
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
+    result: dict[str, Any] = {"changed": bool(params["commands"]), "lines": [], "version": "", "seconds": 0.0}
     if module.check_mode:
-        result["lines"] = [f"would run: {command}" for command in given["commands"]]
+        result["lines"] = [f"would run: {command}" for command in params["commands"]]
         module.exit_json(**result)
-    layout, generation, command, mark = Layout(given["root"], given["app"]), given["generation"], "", ""
-    commands = [*given["commands"], *filter(None, [given["version_command"]])]
     try:
-        transient = Transient(layout, generation)
-        if given["commands"] and given["paths"]:
-            mark = fingerprint(layout, generation, given["commands"], given["paths"])
-        if is_migrated(layout, mark):
-            commands = []
-            result.update(changed=False, version=layout.read_record(layout.live()).get("schema", ""))
-            result["lines"] = [f"Nothing to migrate: {layout.live()} was migrated with the same files and settings."]
-        with alone(os.path.join(layout.home, ".migrate.lock"), WAIT):
-            for command in commands:
-                rc, output, seconds = transient.run(words_of(command), given["timeout"])
-                result["lines"] += [f"$ {command}", *output.splitlines()]
-                result["seconds"] = round(result["seconds"] + seconds, 2)
-                if rc:
-                    raise TransientError(f"it failed with exit code {rc}; its output says why.")
-                if command == given["version_command"]:
-                    result["version"] = version_in(output)
-    except Busy:
+        migrate(Layout(params["root"], params["app"]), params, result)
+    except LockHeld:
         module.fail_json(
-            msg=f"A migration of {given['app']} that an earlier run started is still at work on this host: run again "
+            msg=f"A migration of {params['app']} that an earlier run started is still at work on this host: run again "
             f"when it is done. {STILL_SERVES}",
             **result,
         )
     except TransientError as error:
-        where = f"{command!r}: " if command else ""
-        module.fail_json(msg=f"{where}{error} {STILL_SERVES}", **result)
-    if mark:
-        state = layout.read_record(generation).get("state", "staged")
-        Generations(layout).set_state(generation, state, migrated_with=mark)
+        module.fail_json(msg=f"{error} {STILL_SERVES}", **result)
     module.exit_json(**result)
 
 

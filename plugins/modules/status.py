@@ -7,7 +7,7 @@ module: status
 short_description: What of an app runs on a host
 version_added: 1.0.0
 description:
-  - Says what serves, since when and how well, what a rollback would go to, what is kept, and who holds the lock.
+  - Tells what serves, since when and how well, what a rollback would go to, what is kept, and who holds the lock.
   - Reads only.
 author: The Code Forge (@thecodeforge)
 options:
@@ -92,20 +92,25 @@ lock:
   type: dict
 """
 
-import http.client
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import systemd
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
-from ..module_utils._private.probe import ask
-from ..module_utils._private.settled import idle_processes, public_workers
+from ..module_utils._private.probe import HealthCheck
+from ..module_utils._private.serving import idle_processes, public_workers
 
-PROBE_TIMEOUT = 5.0
+ARGUMENT_SPEC = {
+    "app": {"type": "str", "required": True},
+    "root": {"type": "path", "required": True},
+    "health_path": {"type": "str", "default": "/healthz"},
+    "health_status": {"type": "int", "default": 200},
+    "history": {"type": "int", "default": 5},
+}
 
 
-def problem_of(layout: Layout, path: str, status: int) -> str:
+def problem_of(layout: Layout, health: HealthCheck) -> str:
+    """What is wrong with what should serve; empty when nothing is."""
     live = layout.live()
     if not live:
         return "nothing was ever released here"
@@ -117,29 +122,17 @@ def problem_of(layout: Layout, path: str, status: int) -> str:
     idle = idle_processes(layout, live)
     if idle:
         return f"{', '.join(idle)} should run and does not"
-    try:
-        answered, _text = ask(layout.private_socket(live), path, PROBE_TIMEOUT)
-    except (OSError, http.client.HTTPException):
-        return f"{path} does not answer"
-    return "" if answered == status else f"{path} answered {answered}, not {status}"
+    return health.problem(layout.private_socket(live))
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "app": {"type": "str", "required": True},
-            "root": {"type": "path", "required": True},
-            "health_path": {"type": "str", "default": "/healthz"},
-            "health_status": {"type": "int", "default": 200},
-            "history": {"type": "int", "default": 5},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    layout = Layout(given["root"], given["app"])
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
+    layout = Layout(params["root"], params["app"])
     generations = Generations(layout)
-    problem = problem_of(layout, given["health_path"], given["health_status"])
-    ledger = [entry for entry in generations.ledger() if entry.get("result") != "switching"]
+    problem = problem_of(layout, HealthCheck(params["health_path"], params["health_status"]))
+    events = [event.to_dict() for event in generations.ledger() if event.result != "switching"]
+    holder = layout.lock_holder()
     module.exit_json(
         changed=False,
         live=layout.live(),
@@ -147,11 +140,11 @@ def main() -> None:
         problem=problem,
         since=generations.live_since(),
         workers=public_workers(layout, layout.live()),
-        previous=generations.to_go_back_to(),
+        previous=generations.previous_good(),
         served=generations.served("good", "left"),
-        generations=generations.all(),
-        history=ledger[-given["history"] :] if given["history"] else [],
-        lock=layout.lock_holder(),
+        generations={name: record.to_dict() for name, record in generations.all().items()},
+        history=events[-params["history"] :] if params["history"] else [],
+        lock=holder.to_dict() if holder else {},
     )
 
 

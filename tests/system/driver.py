@@ -1,7 +1,8 @@
 """Runs one module of the collection on a node as Ansible would, and kills it at a point. Tests put it there.
 
-Standard input: {"module": name, "arguments": {...}, "die": "Class.function:before" | ":after" | ":SECONDS" | ""}
-With seconds, it dies that long after the function was entered. Prints what the module answers.
+Standard input: {"module": name, "arguments": {...}, "die": "unit.Class.function:before" | ":after" | ":SECONDS" | ""}
+The unit is a file of module_utils/_private. With seconds, it dies that long after the function was entered. Prints what the
+module answers.
 """
 
 import importlib
@@ -38,12 +39,13 @@ def deadly(function: Callable[..., Any], moment: str) -> Callable[..., Any]:
     return wrapped
 
 
+PLUGINS = "ansible_collections.thecodeforge.fastapi.plugins"
 asked = json.load(sys.stdin)
-module = importlib.import_module(f"ansible_collections.thecodeforge.fastapi.plugins.modules.{asked['module']}")
+module = importlib.import_module(f"{PLUGINS}.modules.{asked['module']}")
 if asked.get("die"):
     where, moment = asked["die"].split(":")
-    owner_name, function_name = where.split(".")
-    owner = getattr(module, owner_name)
+    unit_name, owner_name, function_name = where.split(".")
+    owner = getattr(importlib.import_module(f"{PLUGINS}.module_utils._private.{unit_name}"), owner_name)
     setattr(owner, function_name, deadly(getattr(owner, function_name), moment))
 with patch_module_args(asked["arguments"]):
     module.main()

@@ -255,16 +255,16 @@ def test_rollback_does_not_go_to_a_bad_or_half_made_one(fleet: Fleet, pair: tupl
 # -- switch: killed at every step, and without power at every step ---------------------------------
 
 POINTS = {
-    "before the candidate starts": "Rollout.install_units:before",
-    "while the candidate starts": "Rollout.wait_for_health:0.3",
-    "when the candidate is healthy": "Rollout.smoke:after",
-    "before the switch": "Rollout.point_current:before",
-    "right after the switch": "Rollout.point_current:after",
-    "when the new one is public": "Rollout.wait_until_public:after",
-    "while the old one stands by": "Rollout.others_stand_by:after",
-    "while the old one drains": "Rollout.drain_others:0.3",
-    "in the watch": "Rollout.watch:before",
-    "before the prune": "Generations.prune:before",
+    "before the candidate starts": "processes.Processes.install_units:before",
+    "while the candidate starts": "processes.Processes.wait_until_healthy:0.3",
+    "when the candidate is healthy": "candidate.Candidate.run_smoke_tests:after",
+    "before the switch": "switch.Switch.point_current:before",
+    "right after the switch": "switch.Switch.point_current:after",
+    "when the new one is public": "switch.Switch.wait_until_public:after",
+    "while the old one stands by": "switch.Switch.others_stand_by:after",
+    "while the old one drains": "switch.Switch.stop_previous:0.3",
+    "in the watch": "switch.Switch.watch:before",
+    "before the prune": "generations.Generations.prune:before",
 }
 
 
@@ -277,7 +277,7 @@ def test_rollout_killed_at_a_step_is_ended_by_the_next_run(fleet: Fleet, pair: t
         again = roll_out(fleet, new)
         row["happened"] = f"{'the old' if left == before else 'the new'} one was live; the next run ended it"
     assert not again.get("failed"), again
-    whole_and_written_down(fleet, before, new)
+    whole_and_recorded(fleet, before, new)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -294,11 +294,11 @@ def test_power_cut_at_a_step_leaves_one_generation_at_boot(fleet: Fleet, pair: t
         again = roll_out(fleet, new)
         row["happened"] = f"{'the old' if left == before else 'the new'} one served at boot; the next run ended it"
     assert not again.get("failed"), again
-    whole_and_written_down(fleet, before, new)
+    whole_and_recorded(fleet, before, new)
 
 
-def whole_and_written_down(fleet: Fleet, before: str, new: str) -> None:
-    """Live, settled, and known as what serves now, with the one before as what a rollback goes to."""
+def whole_and_recorded(fleet: Fleet, before: str, new: str) -> None:
+    """Live, converged, and known as what serves now, with the one before as what a rollback goes to."""
     status = run_module(fleet, "status", app="forge", root="/srv")
     assert (status["live"], status["problem"]) == (new, "")
     assert status["since"], "the ledger knows the switch"
@@ -329,7 +329,7 @@ def test_second_rollout_waits_for_one_whose_controller_died(
     assert time.monotonic() - began > 2
     assert orphan.wait(30) == 0
     assert not back.get("failed"), back
-    whole_and_written_down(fleet, new, before)
+    whole_and_recorded(fleet, new, before)
 
 
 # -- disks -----------------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ def test_controller_killed(fleet: Fleet, pair: tuple[str, str], database: None, 
         process.wait()
         fleet.play("deploy", limit=NODE)
         row["happened"] = "the lock of the dead controller was taken over; the next run ended it"
-    whole_and_written_down(fleet, run_module(fleet, "status", app="forge", root="/srv")["previous"], fleet.live(NODE))
+    whole_and_recorded(fleet, run_module(fleet, "status", app="forge", root="/srv")["previous"], fleet.live(NODE))
     change(source, f"after {point}")
     fleet.play("deploy", limit=NODE)
     assert fleet.on(NODE, "test -e /srv/forge/lock.json && echo held || echo free") == "free"

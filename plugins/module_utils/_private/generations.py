@@ -7,13 +7,17 @@ States of a generation: ``staged`` (its files are there), ``validated`` (its cod
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import time
+from contextlib import suppress
+from typing import Any
 
 from . import systemd
 from .layout import GENERATION_ID, Layout, write_atomically
+from .records import GenerationRecord, LedgerEvent
 
 LEDGER_ENTRIES = 2000
 
@@ -22,90 +26,96 @@ class Generations:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
-    def all(self) -> dict[str, dict]:
+    def all(self) -> dict[str, GenerationRecord]:
         """Id to record of every generation whose files are complete."""
         try:
             names = sorted(os.listdir(self.layout.generations))
         except OSError:
             return {}
         records = {name: self.layout.read_record(name) for name in names if GENERATION_ID.match(name)}
-        return {name: record for name, record in records.items() if record}
+        return {name: record for name, record in records.items() if record.state}
 
-    def set_state(self, generation: str, state: str, **more: object) -> None:
-        record = {**self.layout.read_record(generation), "state": state, **more}
-        if state != "bad":
-            record.pop("reason", None)
-        text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    def write_record(self, generation: str, record: GenerationRecord) -> None:
+        text = json.dumps(record.to_dict(), indent=2, sort_keys=True) + "\n"
         write_atomically(self.layout.record(generation), text.encode(), 0o644)
 
-    def note(self, **entry: object) -> None:
-        """Add a line to the ledger; it is kept through pruning."""
-        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}, sort_keys=True)
+    def update_record(self, generation: str, **changes: Any) -> None:
+        self.write_record(generation, dataclasses.replace(self.layout.read_record(generation), **changes))
+
+    def set_state(self, generation: str, state: str, reason: str = "", **changes: Any) -> None:
+        """Record a state and the reason for it, with other keys of the record."""
+        self.update_record(generation, state=state, reason=reason, **changes)
+
+    def record_event(self, event: LedgerEvent) -> None:
+        """Add a line to the ledger, with the time; it is kept through pruning."""
+        event = dataclasses.replace(event, time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         with open(self.layout.ledger, "a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
+            handle.write(json.dumps(event.to_dict(), sort_keys=True) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
 
-    def ledger(self) -> list[dict]:
+    def ledger(self) -> list[LedgerEvent]:
         """What happened, oldest first; a line that a power cut left half-written is passed over."""
+        documents = []
+        for line in self._ledger_lines():
+            with suppress(ValueError, RecursionError):
+                documents.append(json.loads(line))
+        return [LedgerEvent.from_dict(document) for document in documents if isinstance(document, dict)]
+
+    def _ledger_lines(self) -> list[str]:
         try:
             with open(self.layout.ledger, encoding="utf-8", errors="replace") as handle:
-                lines = handle.read().splitlines()
+                return handle.read().splitlines()
         except OSError:
             return []
-        entries = []
-        for line in lines:
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
-        return [entry for entry in entries if isinstance(entry, dict)]
 
     def shorten_ledger(self) -> None:
         """Years of releases stay, but not for ever: the oldest go when there are many."""
-        entries = self.ledger()
-        if len(entries) > 2 * LEDGER_ENTRIES:
-            lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in entries[-LEDGER_ENTRIES:]]
-            write_atomically(self.layout.ledger, "".join(lines).encode(), 0o644)
+        lines = self._ledger_lines()
+        if len(lines) > 2 * LEDGER_ENTRIES:
+            kept = "".join(line + "\n" for line in lines[-LEDGER_ENTRIES:])
+            write_atomically(self.layout.ledger, kept.encode(), 0o644)
+
+    def _last_switch(self) -> LedgerEvent:
+        switches = [event for event in self.ledger() if event.result == "switched"]
+        return switches[-1] if switches else LedgerEvent()
 
     def served(self, *states: str) -> list[str]:
         """Generations in a state that have served, the latest first, by the ledger and never by file times."""
-        records, order = self.all(), []
-        for entry in reversed(self.ledger()):
-            name = entry.get("to", "")
-            if entry.get("result") == "switched" and name not in order and records.get(name, {}).get("state") in states:
+        records, order = self.all(), list[str]()
+        for event in reversed(self.ledger()):
+            name = event.generation
+            if event.result == "switched" and name in records and records[name].state in states and name not in order:
                 order.append(name)
         return order
 
-    def catch_up(self) -> None:
-        """Write down a switch whose rollout was killed before it could: ``current`` says so, the ledger does not yet."""
-        live, ledger = self.layout.live(), self.ledger()
+    def reconcile(self) -> None:
+        """Record a switch whose rollout was killed before it could: ``current`` says so, the ledger does not yet."""
+        live = self.layout.live()
         if not live or self.live_since():
             return
-        intents = [entry for entry in ledger if entry.get("result") == "switching" and entry.get("to") == live]
-        intent = intents[-1] if intents else {}
-        before = str(intent.get("from", ""))
-        if intent.get("action") == "rollback" and self.layout.read_record(before):
-            self.set_state(before, "left")
-        if self.layout.read_record(live):
+        intents = [event for event in self.ledger() if event.result == "switching" and event.generation == live]
+        intent = intents[-1] if intents else LedgerEvent(generation=live)
+        if intent.action == "rollback" and self.layout.read_record(intent.previous).state:
+            self.set_state(intent.previous, "left")
+        if self.layout.read_record(live).state:
             self.set_state(live, "good")
-        told = {key: intent.get(key, "") for key in ("action", "by")}
-        self.note(**told, **{"from": before, "to": live}, result="switched", reason="interrupted, found by a later run")
+        reason = "interrupted, found by a later run"
+        self.record_event(dataclasses.replace(intent, result="switched", reason=reason, seconds=0.0))
 
-    def to_go_back_to(self) -> str:
+    def previous_good(self) -> str:
         """The good generation that served before the live one; empty when there is none."""
         live = self.layout.live()
         return next((name for name in self.served("good") if name != live), "")
 
-    def went_back(self) -> bool:
+    def was_rolled_back(self) -> bool:
         """Was the last switch a rollback?"""
-        switches = [entry for entry in self.ledger() if entry.get("result") == "switched"]
-        return bool(switches) and switches[-1].get("action") == "rollback"
+        return self._last_switch().action == "rollback"
 
     def live_since(self) -> str:
-        live = self.layout.live()
-        switches = [entry for entry in self.ledger() if entry.get("result") == "switched"]
-        return str(switches[-1].get("time", "")) if switches and switches[-1].get("to") == live else ""
+        """When the live generation was switched to; empty when the ledger does not know it as live."""
+        live, switch = self.layout.live(), self._last_switch()
+        return switch.time if switch.generation == live else ""
 
     def owns(self, generation: str, unit: str) -> bool:
         """Is this unit file of that generation of this app?"""
@@ -121,23 +131,37 @@ class Generations:
         :returns: ids of the generations that were removed.
         """
         served = self.served("good", "left")[:keep]
-        needed = {self.layout.live(), self.to_go_back_to(), *served, *systemd.running(self.layout.app)}
+        needed = {self.layout.live(), self.previous_good(), *served, *systemd.running(self.layout.app)}
         removed = [name for name in self.all() if name not in needed]
         for name in removed:
-            systemd.systemctl("stop", self.layout.socket(name))
-            units = [path for path in os.listdir(self.layout.units) if self.owns(name, path)]
-            for path in [*(os.path.join(self.layout.units, unit) for unit in units), self.layout.record(name)]:
-                if os.path.exists(path):
-                    os.unlink(path)
-            shutil.rmtree(self.layout.generation(name), ignore_errors=True)
+            self._remove(name)
         # systemd forgets units that do not run by itself, and reads its directories again when the next one is staged.
         self.shorten_ledger()
-        kept = self.all().values()
-        for directory, used in (
-            (self.layout.releases, {record.get("release") for record in kept}),
-            (self.layout.layers, {record.get("layer") for record in kept}),
+        remaining = self.all().values()
+        for directory, in_use in (
+            (self.layout.releases, {record.release for record in remaining}),
+            (self.layout.layers, {record.layer for record in remaining}),
         ):
             for name in os.listdir(directory):
-                if name not in used and not name.startswith("."):
+                if name not in in_use and not name.startswith("."):
                     shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        self._remove_tools()
         return removed
+
+    def _remove(self, generation: str) -> None:
+        """Remove a generation; its record before its files, so that one that is half removed is none."""
+        systemd.systemctl("stop", self.layout.socket(generation))
+        units = [unit for unit in os.listdir(self.layout.units) if self.owns(generation, unit)]
+        for path in [*(os.path.join(self.layout.units, unit) for unit in units), self.layout.record(generation)]:
+            if os.path.exists(path):
+                os.unlink(path)
+        shutil.rmtree(self.layout.generation(generation), ignore_errors=True)
+
+    def _remove_tools(self) -> None:
+        """Remove the uv that earlier versions of the collection installed layers with, and its directory once empty."""
+        tools = os.path.join(self.layout.home, "tools")
+        with suppress(OSError):
+            for name in os.listdir(tools):
+                if name.startswith("uv-"):
+                    os.unlink(os.path.join(tools, name))
+            os.rmdir(tools)

@@ -8,6 +8,9 @@ import os
 import re
 import time
 
+from .records import GenerationRecord, LockHolder
+
+STANDBY_REQUEST = "stand-by"  # as in roles/service/files/forge_server.py
 GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}\Z")
 
 
@@ -25,7 +28,6 @@ class Layout:
         self.layers = os.path.join(self.home, "layers")
         self.releases = os.path.join(self.home, "releases")
         self.generations = os.path.join(self.home, "generations")
-        self.tools = os.path.join(self.home, "tools")
         self.current = os.path.join(self.home, "current")
         self.ledger = os.path.join(self.home, "ledger.jsonl")
         self.lock = os.path.join(self.home, "lock.json")
@@ -50,9 +52,9 @@ class Layout:
         """Directory in which each worker of a generation says what it is doing."""
         return os.path.join(self.run, generation)
 
-    def stand_by(self, generation: str) -> str:
+    def standby_request(self, generation: str) -> str:
         """File that tells a live generation to stand by again; systemd removes it with the generation's directory."""
-        return os.path.join(self.worker_states(generation), "stand-by")
+        return os.path.join(self.worker_states(generation), STANDBY_REQUEST)
 
     def service(self, generation: str) -> str:
         return f"{self.app}@{generation}.service"
@@ -79,23 +81,23 @@ class Layout:
         except OSError:
             return ""
 
-    def read_record(self, generation: str) -> dict:
-        """What is known of a generation; empty when it is half-made or unreadable."""
-        try:
-            with open(self.record(generation), encoding="utf-8") as handle:
-                record = json.load(handle)
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+    def read_record(self, generation: str) -> GenerationRecord:
+        """What is known of a generation; without a state when it is absent, half-made or unreadable."""
+        return GenerationRecord.from_dict(read_json(self.record(generation)))
 
-    def lock_holder(self) -> dict:
-        """Who holds the lock on this host; empty when nobody does, or when it has expired."""
-        try:
-            with open(self.lock, encoding="utf-8") as handle:
-                holder = json.load(handle)
-        except (OSError, ValueError):
-            return {}
-        return holder if isinstance(holder, dict) and holder.get("expires", 0) > time.time() else {}
+    def lock_holder(self) -> LockHolder | None:
+        """Who holds the lock on this host; None when nobody does, or when it has expired."""
+        holder = LockHolder.from_dict(read_json(self.lock))
+        return holder if holder.expires > time.time() else None
+
+
+def read_json(path: str) -> object:
+    """What a JSON file holds; None when it is absent, half-made or unreadable."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return json.load(handle)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def write_atomically(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 AGENT = "thecodeforge.fastapi"
+PROBE_TIMEOUT = 5.0  # seconds
 
 
 class PrivateConnection(http.client.HTTPConnection):
@@ -22,6 +24,31 @@ class PrivateConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """What a healthy generation answers.
+
+    ``passes``: times in a row, for a candidate; ``deadline``: seconds until it must have done so.
+    """
+
+    path: str = "/healthz"
+    status: int = 200
+    passes: int = 1
+    deadline: int = 60
+
+    def problem(self, socket_path: str, timeout: float = PROBE_TIMEOUT) -> str:
+        """Ask once; what is wrong with the answer, empty when nothing is.
+
+        :param socket_path: private socket of the generation.
+        :param timeout: seconds.
+        """
+        try:
+            status, _text = ask(socket_path, self.path, timeout)
+        except (OSError, http.client.HTTPException):
+            return f"it did not answer GET {self.path}"
+        return "" if status == self.status else f"GET {self.path} answered {status}, not {self.status}"
 
 
 def ask(

@@ -7,7 +7,7 @@ import subprocess
 
 
 class SystemdError(Exception):
-    """systemctl refused; the text is its own words."""
+    """Raised when systemctl refuses or takes too long; the text is its own message."""
 
 
 def systemctl(*arguments: str, timeout: float = 120) -> str:
@@ -27,8 +27,8 @@ def systemctl(*arguments: str, timeout: float = 120) -> str:
     except subprocess.TimeoutExpired:
         raise SystemdError(f"systemctl {' '.join(arguments)} took longer than {timeout:g} s") from None
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-        raise SystemdError(f"systemctl {' '.join(arguments)}: {words}")
+        message = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+        raise SystemdError(f"systemctl {' '.join(arguments)}: {message}")
     return done.stdout
 
 

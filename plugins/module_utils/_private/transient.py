@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 
@@ -11,15 +12,26 @@ from . import systemd
 from .layout import Layout
 from .masking import mask, secrets_below
 
-# Directives that make a service of the sandbox: a command that ends has none of them.
-NOT_FOR_A_COMMAND = (
-    "Type", "NotifyAccess", "Sockets", "NonBlocking", "Exec", "Restart", "Timeout", "KillMode", "RuntimeDirectory",
-    "WatchdogSec", "Standard", "SyslogIdentifier", "OOMPolicy",
-)  # fmt: skip
+# Of a [Service] section: what shapes where any process of the app runs. Each directive of the service role's template is
+# here or below; a test says so. One that is in neither reaches no command.
+SANDBOX = frozenset((
+    "User", "Group", "UMask", "WorkingDirectory", "Environment", "EnvironmentFile",
+    "LimitNOFILE", "LimitCORE", "MemoryMax",
+    "StateDirectory", "StateDirectoryMode", "CacheDirectory", "CacheDirectoryMode", "ReadWritePaths",
+    "NoNewPrivileges", "CapabilityBoundingSet", "ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices",
+    "ProtectClock", "ProtectControlGroups", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules",
+    "ProtectKernelTunables", "ProtectProc", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime",
+    "RestrictSUIDSGID", "LockPersonality", "SystemCallArchitectures", "SystemCallFilter", "SystemCallErrorNumber",
+))  # fmt: skip
+# What makes the web process a service: a command that ends has none of it.
+SERVICE_ONLY = frozenset((
+    "Type", "NotifyAccess", "Sockets", "NonBlocking", "ExecStart", "RuntimeDirectory", "RuntimeDirectoryMode",
+    "Restart", "RestartSec", "KillMode", "TimeoutStartSec", "TimeoutStopSec", "OOMPolicy",
+))  # fmt: skip
 
 
 class TransientError(Exception):
-    """One sentence for the user: what is wrong, where, what to do."""
+    """Raised when a command could not be run: it cannot be read, its generation is absent, or it did not end in time."""
 
 
 class Transient:
@@ -39,10 +51,10 @@ class Transient:
         except OSError as error:
             raise TransientError(f"Generation {generation} is not staged on this host: {error.strerror}.") from None
 
-    def run(self, words: list[str], timeout: int, script: str | None = None) -> tuple[int, str, float]:
+    def run(self, argv: list[str], timeout: int, script: str | None = None) -> tuple[int, str, float]:
         """Run a command and wait for it.
 
-        :param words: program and arguments; the program is found on the PATH of the unit.
+        :param argv: program and arguments; the program is found on the PATH of the unit.
         :param timeout: seconds after which it is stopped.
         :param script: text for its standard input.
         :returns: exit code, output with the generation's secrets masked, seconds.
@@ -52,7 +64,7 @@ class Transient:
         command = ["systemd-run", "--unit", name, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
         for directive in sandbox(self.unit, self.generation):
             command += ["--property", directive]
-        command += ["--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *words]
+        command += ["--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *argv]
         started = time.monotonic()
         try:
             done = subprocess.run(
@@ -69,7 +81,7 @@ class Transient:
 
 
 def sandbox(unit: str, generation: str) -> list[str]:
-    """Directives of a service unit that shape where a process runs, as ``Name=value``.
+    """Directives of a service unit that are in :data:`SANDBOX`, as ``Name=value``.
 
     ``%i`` is the instance only in the service itself, so it is replaced.
     """
@@ -78,6 +90,20 @@ def sandbox(unit: str, generation: str) -> list[str]:
         line = line.strip()
         if line.startswith("["):
             inside = line == "[Service]"
-        elif inside and "=" in line and not line.startswith(("#", ";", *NOT_FOR_A_COMMAND)):
+        elif inside and line.partition("=")[0].rstrip() in SANDBOX:
             directives.append(line.replace("%i", generation))
     return directives
+
+
+def argv_of(command: str) -> list[str]:
+    """Program and arguments of a command that a user has written.
+
+    :raises TransientError: when the quoting does not close, or there is no word.
+    """
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise TransientError(f"it cannot be read: {str(error).lower()}.") from None
+    if not argv:
+        raise TransientError("it is empty.")
+    return argv

@@ -1,6 +1,4 @@
-# Copyright: (c) 2026, thecodeforge.fastapi contributors
-# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
 """Uvicorn that stands by until its generation is live, and drains before it stops.
 
 Two generations of a service hold the same public socket, which systemd owns. The new one must not accept from
@@ -38,18 +36,20 @@ POLL = 0.05  # seconds between two looks at the link, or at what a drain still w
 FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
 SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
 FIRST_SOCKET = 3  # sd_listen_fds(3)
-STAND_BY = "stand-by"  # as in plugins/module_utils/_private/layout.py
+# What plugins/module_utils/_private reads and writes: layout.py and serving.py.
+STANDBY_REQUEST = "stand-by"
+STANDBY, PUBLIC, DRAINING = "standby", "public", "draining"
 
 CONNECTION_CLOSE = (b"connection", b"close")
 END_OF_STREAM = {"type": "http.response.body", "body": b"", "more_body": False}
 SERVICE_RESTART = {"type": "websocket.close", "code": 1012, "reason": "service restart"}
 
 
-def is_live(unless_told: bool) -> bool:
-    """Whether the link points at this generation; `unless_told` where the environment names no link."""
+def is_live(default: bool) -> bool:
+    """Whether the link points at this generation; `default` where the environment names no link."""
     link = os.environ.get("FORGE_WORKER_CURRENT")
     if not link:
-        return unless_told
+        return default
     try:
         return os.path.basename(os.readlink(link).rstrip("/")) == os.environ.get("FORGE_WORKER_GENERATION")
     except OSError:
@@ -85,24 +85,24 @@ def is_newest_request(connection, scope: dict) -> bool:
 
 
 class StateFile:
-    """Says in one word what this worker does, for the rollout to read. A worker serves on without it."""
+    """Says in one word what this worker does, for the rollout to read. A worker keeps serving without it."""
 
     def __init__(self, directory: str | None, log: logging.Logger) -> None:
         self.path = Path(directory, str(os.getpid())) if directory else None
-        self.stand_by = Path(directory, STAND_BY) if directory else None
+        self.request = Path(directory, STANDBY_REQUEST) if directory else None
         self.log = log
 
-    def tells_to_stand_by(self) -> bool:
-        return self.stand_by is not None and self.stand_by.exists()
+    def requests_standby(self) -> bool:
+        return self.request is not None and self.request.exists()
 
-    def write(self, word: str) -> None:
+    def write(self, state: str) -> None:
         if self.path:
             draft = self.path.with_name(f".{self.path.name}")
             try:
-                draft.write_text(word)
+                draft.write_text(state)
                 draft.replace(self.path)
             except OSError as error:
-                self.log.warning("Cannot write that this worker is %s: %s", word, error)
+                self.log.warning("Cannot write that this worker is %s: %s", state, error)
 
     def remove(self) -> None:
         if self.path:
@@ -118,11 +118,11 @@ class StateFile:
                     path.unlink()
 
 
-class Lasting:
+class LongLivedResponse:
     """An event stream or an open websocket. It would outlast a drain, which therefore ends it in the app's place."""
 
-    def __init__(self, send, farewell: dict, registry: weakref.WeakSet) -> None:
-        self._send, self.farewell, self.registry = send, farewell, registry
+    def __init__(self, send, final_message: dict, registry: weakref.WeakSet) -> None:
+        self._send, self.final_message, self.registry = send, final_message, registry
         self.ending = None
 
     async def begin(self, message: dict) -> None:
@@ -137,24 +137,24 @@ class Lasting:
             ):
                 self.registry.discard(self)
             await self._send(message)
-        elif self.farewell is SERVICE_RESTART:
+        elif self.final_message is SERVICE_RESTART:
             raise ClientDisconnected
 
     def end(self) -> None:
         self.registry.discard(self)
-        self.ending = asyncio.gather(self._send(self.farewell), return_exceptions=True)
+        self.ending = asyncio.gather(self._send(self.final_message), return_exceptions=True)
 
 
 class DrainableApp:
     """The app, and what a drain does in ASGI's own words.
 
-    It is in the way of every request, so what does not last passes quickly: it costs about one microsecond.
+    Every request goes through it, so whatever is not long-lived passes quickly: it costs about one microsecond.
     """
 
     def __init__(self, app, connections: set) -> None:
         self.app, self.connections = app, connections
         self.draining = False
-        self.lasting: weakref.WeakSet[Lasting] = weakref.WeakSet()
+        self.long_lived: weakref.WeakSet[LongLivedResponse] = weakref.WeakSet()
 
     def __call__(self, scope, receive, send):
         if scope["type"] == "websocket":
@@ -168,9 +168,9 @@ class DrainableApp:
                 for name, value in message["headers"]:
                     if name == b"content-type":
                         if value.startswith(b"text/event-stream"):
-                            lasting = Lasting(send, END_OF_STREAM, self.lasting)
-                            send = lasting.send
-                            return lasting.begin(message)
+                            response = LongLivedResponse(send, END_OF_STREAM, self.long_lived)
+                            send = response.send
+                            return response.begin(message)
                         break
             return send(message)
 
@@ -181,9 +181,9 @@ class DrainableApp:
             nonlocal send
             if message["type"] != "websocket.accept":
                 return send(message)
-            lasting = Lasting(send, SERVICE_RESTART, self.lasting)
-            send = lasting.send
-            return lasting.begin(message)
+            response = LongLivedResponse(send, SERVICE_RESTART, self.long_lived)
+            send = response.send
+            return response.begin(message)
 
         return self.app(scope, receive, watched_send)
 
@@ -206,7 +206,7 @@ class ForgeServer(Server):
         super().__init__(config)
         self.immediate, self.public = split_sockets(sockets)
         self.listeners: list[asyncio.Server] = []  # of the public sockets
-        self.retired = None  # when it was told to stand by
+        self.standby_since = None  # on the clock of the event loop
         self.state = state
         self.drain_seconds = float(os.environ.get("FORGE_WORKER_DRAIN", 20))
 
@@ -216,34 +216,34 @@ class ForgeServer(Server):
 
     async def main_loop(self) -> None:
         if self.public:
-            self.state.write("standby")
-            while not is_live(unless_told=True):
+            self.state.write(STANDBY)
+            while not is_live(default=True):
                 if await super().on_tick(0):  # 0: with the duties of every second, such as the heartbeat
                     return
                 await asyncio.sleep(POLL)
             await self.listen()
-        self.state.write("public")
+        self.state.write(PUBLIC)
         await super().main_loop()
 
     async def on_tick(self, counter: int) -> bool:
-        told = bool(self.public) and self.state.tells_to_stand_by()
-        if told and self.listeners:
-            await self.retire()
-        elif self.public and not told and not self.listeners:
+        requested = bool(self.public) and self.state.requests_standby()
+        if requested and self.listeners:
+            await self.enter_standby()
+        elif self.public and not requested and not self.listeners:
             await self.listen()
-            self.state.write("public")
+            self.state.write(PUBLIC)
         return await super().on_tick(counter)
 
-    async def retire(self) -> None:
+    async def enter_standby(self) -> None:
         """Stand by again. What was accepted is answered as in a drain: a stop only goes on with it."""
-        self.app.draining, self.retired = True, asyncio.get_running_loop().time()
+        self.app.draining, self.standby_since = True, asyncio.get_running_loop().time()
         listeners, self.listeners = self.listeners, []
         await self.stop_listening(listeners)
-        self.state.write("standby")
+        self.state.write(STANDBY)
 
     async def listen(self) -> None:
         """As uvicorn/server.py startup() does; with copies, as a closed listener closes its socket."""
-        self.app.draining, self.retired = False, None
+        self.app.draining, self.standby_since = False, None
 
         def create_protocol():
             return self.config.http_protocol_class(
@@ -280,19 +280,19 @@ class ForgeServer(Server):
             self.servers.remove(server)
 
     async def drain(self) -> None:
-        """Answer what was accepted, with "Connection: close"; end what would not end; at the bound cut the rest."""
-        self.state.write("draining")
+        """Answer what was accepted, with "Connection: close"; end what would not end; at the deadline cut the rest."""
+        self.state.write(DRAINING)
         self.app.draining = True
         waiting_for, clock = self.server_state, asyncio.get_running_loop().time
         began = clock()
-        since = began if self.retired is None else self.retired
+        since = began if self.standby_since is None else self.standby_since
         while (waiting_for.connections or waiting_for.tasks) and not self.force_exit:
-            left = max(since + self.drain_seconds, began + min(FLUSH, self.drain_seconds)) - clock()
-            if left <= 0:
+            remaining = max(since + self.drain_seconds, began + min(FLUSH, self.drain_seconds)) - clock()
+            if remaining <= 0:
                 break
-            for lasting in list(self.app.lasting):
-                if lasting.farewell is SERVICE_RESTART or left <= FLUSH:
-                    lasting.end()
+            for response in list(self.app.long_lived):
+                if response.final_message is SERVICE_RESTART or remaining <= FLUSH:
+                    response.end()
             if self.config.callback_notify:
                 await self.config.callback_notify()
             await asyncio.sleep(POLL)

@@ -1,6 +1,4 @@
-# Copyright: (c) 2026, thecodeforge.fastapi contributors
-# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
 """Gunicorn worker that stands by until its generation is live, and drains before it stops: see forge_server.py."""
 
 from __future__ import annotations
@@ -81,7 +79,7 @@ class Draining:
         except (Exception, SystemExit) as failure:
             if self.server and self.server.started:
                 raise
-            if not is_live(unless_told=False):
+            if not is_live(default=False):
                 if "FORGE_WORKER_CURRENT" in os.environ and isinstance(failure, SystemExit):
                     sys.exit(Arbiter.WORKER_BOOT_ERROR)  # any other code, and Gunicorn would try for ever
                 raise

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
@@ -35,9 +34,9 @@ class FakeSystemd:
         for name in ("systemctl", "properties", "is_enabled", "instances", "running", "states", "journal"):
             monkeypatch.setattr(systemd, name, getattr(self, name))
 
-    def systemctl(self, verb: str, *words: str, timeout: float = 120) -> str:
-        self.calls.append((verb, *words))
-        units = [word for word in words if not word.startswith("-")]
+    def systemctl(self, verb: str, *arguments: str, timeout: float = 120) -> str:
+        self.calls.append((verb, *arguments))
+        units = [argument for argument in arguments if not argument.startswith("-")]
         if verb == "start":
             if f"{self.layout.app}.service" in set(units) - self.active:  # starts what current names
                 live = self.layout.live()
@@ -105,22 +104,6 @@ class FakeSystemd:
 
     def journal(self, _unit: str, _since: float, _lines: int = 30) -> list[str]:
         return self.wrote
-
-
-def quick(monkeypatch: pytest.MonkeyPatch, module: ModuleType, fake: FakeSystemd) -> None:
-    """A second passes with every pause."""
-    clock = [0.0]
-
-    def sleep(seconds: float) -> None:
-        clock[0] += max(1.0, seconds)
-        fake.tick()
-
-    def monotonic() -> float:
-        clock[0] += 0.001
-        return clock[0]
-
-    monkeypatch.setattr(module.time, "sleep", sleep)
-    monkeypatch.setattr(module.time, "monotonic", monotonic)
 
 
 def stage(layout: Layout, generation: str, **record: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -90,15 +91,32 @@ def test_live_is_what_current_names(tmp_path: Path) -> None:
     assert layout.live() == ID
 
 
-@pytest.mark.parametrize(("text", "record"), [('{"a": 1}', {"a": 1}), ('{"a": ', {}), ("[]", {}), (None, {}), ("", {})])
-def test_half_made_record_is_none(tmp_path: Path, text: str | None, record: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [('{"release": "r"}', "staged"), ('{"a": ', ""), ("[]", ""), (None, ""), ("", ""), ("[" * 9999, "")],
+)
+def test_half_made_record_is_none(tmp_path: Path, text: str | None, state: str) -> None:
     layout = Layout(str(tmp_path), "forge")
     if text is not None:
         path = Path(layout.record(ID))
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    assert layout.read_record(ID) == record
-    assert json.dumps(layout.read_record("ffffffffffff-ffffffff")) == "{}"
+    assert layout.read_record(ID).state == state
+
+
+def test_lock_that_has_expired_or_is_broken_is_held_by_nobody(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path), "forge")
+    assert layout.lock_holder() is None
+    path = Path(layout.lock)
+    path.parent.mkdir()
+    holder = {"user": "ann", "expires": time.time() + 60}
+    path.write_text(json.dumps(holder))
+    found = layout.lock_holder()
+    assert found is not None
+    assert (found.user, found.expires) == ("ann", holder["expires"])
+    for broken in ({**holder, "expires": time.time() - 1}, {**holder, "expires": "soon"}, [], {}):
+        path.write_text(json.dumps(broken))
+        assert layout.lock_holder() is None
 
 
 @pytest.mark.parametrize("name", ["", "../../../etc", ID + "\n", ID.upper(), "0123456789ab", ID + "0", f" {ID}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private impo
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.masking import MASK
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import (
+    SANDBOX,
+    SERVICE_ONLY,
     Transient,
     TransientError,
+    argv_of,
     sandbox,
 )
-from ansible_collections.thecodeforge.fastapi.plugins.modules.migrate import version_in, words_of
 
 ID = "0123456789ab-01234567"
 UNIT = """\
@@ -59,6 +62,21 @@ def test_sandbox_is_the_services_without_what_makes_it_a_service() -> None:
         "RestrictAddressFamilies=AF_UNIX AF_INET",
         "SystemCallFilter=@system-service",
     ]
+
+
+TEMPLATE = Path(__file__).parents[4] / "roles" / "service" / "templates" / "app@.service.j2"
+
+
+def test_each_directive_of_the_template_is_one_of_the_sandbox_or_of_the_service_alone() -> None:
+    """A new one must be put into one of the two, so that it reaches migrations and other processes on purpose."""
+    section = TEMPLATE.read_text().partition("[Service]")[2]
+    directives = set(re.findall(r"^([A-Z]\w*)=", section, re.MULTILINE))
+    assert directives == SANDBOX | SERVICE_ONLY
+    assert not SANDBOX & SERVICE_ONLY
+
+
+def test_directive_that_nobody_knows_reaches_no_command() -> None:
+    assert sandbox("[Service]\nUser=a\nWatchdogSec=5\nUserX=b\n User = c\n", ID) == ["User=a", "User = c"]
 
 
 FAKE = """\
@@ -108,7 +126,7 @@ def test_command_that_does_not_end_is_stopped_and_said(layout: Layout, monkeypat
     with pytest.raises(TransientError, match="did not end within 0 s and was stopped"):
         Transient(layout, ID).run(["false"], 0)
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(systemd, "systemctl", lambda *words: asked.append(words))
+    monkeypatch.setattr(systemd, "systemctl", lambda *arguments: asked.append(arguments))
     with pytest.raises(TransientError, match="did not end within -30 s"):
         Transient(layout, ID).run(["sleep", "5"], -30)
     assert asked[0][:2] == ("kill", "--signal=SIGKILL")
@@ -120,25 +138,17 @@ def test_generation_that_is_not_staged_is_said(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("command", "argv"),
     [
         ("alembic upgrade head", ["alembic", "upgrade", "head"]),
         ("app 'a b' \"c;d\" $HOME", ["app", "a b", "c;d", "$HOME"]),
     ],
 )
-def test_words_of_a_command(command: str, words: list[str]) -> None:
-    assert words_of(command) == words
+def test_arguments_of_a_command(command: str, argv: list[str]) -> None:
+    assert argv_of(command) == argv
 
 
 @pytest.mark.parametrize("command", ["", "   ", "app 'unclosed"])
 def test_command_that_is_none(command: str) -> None:
     with pytest.raises(TransientError, match=r"^it (is empty|cannot be read: no closing quotation)\.$"):
-        words_of(command)
-
-
-@pytest.mark.parametrize(
-    ("output", "version"),
-    [("INFO context\n0001_users (head)\n", "0001_users"), ("", "none"), ("\n \n", "none"), ("abc\n\n", "abc")],
-)
-def test_version_of_the_schema(output: str, version: str) -> None:
-    assert version_in(output) == version
+        argv_of(command)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import TransientError
-from ansible_collections.thecodeforge.fastapi.plugins.modules.migrate import fingerprint, is_migrated
+from ansible_collections.thecodeforge.fastapi.plugins.modules import migrate as module
+from ansible_collections.thecodeforge.fastapi.plugins.modules.migrate import (
+    fingerprint,
+    is_migrated,
+    migrate,
+    version_in,
+)
 
 FIRST, SECOND = "aaaaaaaaaaaa-00000000", "bbbbbbbbbbbb-00000000"
 COMMANDS = ["alembic upgrade head"]
@@ -80,3 +87,64 @@ def test_what_is_live_was_migrated_with_it_unless_a_rollback_made_it_live(layout
     with ledger.open("a") as lines:
         lines.write(json.dumps({"action": "rollback", "result": "switched", "to": FIRST}) + "\n")
     assert not is_migrated(layout, "mark")
+
+
+@pytest.mark.parametrize(
+    ("output", "version"),
+    [("INFO context\n0001_users (head)\n", "0001_users"), ("", "none"), ("\n \n", "none"), ("abc\n\n", "abc")],
+)
+def test_version_of_the_schema(output: str, version: str) -> None:
+    assert version_in(output) == version
+
+
+class FakeTransient:
+    """Runs nothing; a command that has "fail" in it fails."""
+
+    ran: list[list[str]] = []
+
+    def __init__(self, *_arguments: object) -> None:
+        self.ran.clear()
+
+    def run(self, argv: list[str], _timeout: int) -> tuple[int, str, float]:
+        self.ran.append(argv)
+        return int("fail" in argv), f"{argv[0]} ran\n", 0.5
+
+
+PARAMS = {"generation": SECOND, "commands": COMMANDS, "paths": [], "version_command": "alembic current", "timeout": 5}
+
+
+def outcome(layout: Layout, monkeypatch: pytest.MonkeyPatch, **changes: object) -> dict[str, Any]:
+    monkeypatch.setattr(module, "Transient", FakeTransient)
+    result: dict[str, Any] = {"changed": True, "lines": [], "version": "", "seconds": 0.0}
+    migrate(layout, {**PARAMS, **changes}, result)
+    return result
+
+
+def test_commands_run_in_order_and_then_the_version_is_asked(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = outcome(layout, monkeypatch, commands=["first", "second 'a b'"])
+    assert FakeTransient.ran == [["first"], ["second", "a b"], ["alembic", "current"]]
+    assert result == {
+        "changed": True,
+        "lines": ["$ first", "first ran", "$ second 'a b'", "second ran", "$ alembic current", "alembic ran"],
+        "version": "alembic",
+        "seconds": 1.5,
+    }
+
+
+def test_command_that_fails_is_named_and_the_next_is_not_run(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TransientError, match=r"^'upgrade fail': it failed with exit code 1; its output says why\.$"):
+        outcome(layout, monkeypatch, commands=["upgrade fail", "second"])
+    assert FakeTransient.ran == [["upgrade", "fail"]]
+    with pytest.raises(TransientError, match=r"^\"a 'b\": it cannot be read"):
+        outcome(layout, monkeypatch, commands=["a 'b"])
+
+
+def test_same_inputs_are_migrated_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "fchown", lambda *_arguments: None)
+    paths = ["migrations", "alembic.ini"]
+    assert outcome(layout, monkeypatch, paths=paths)["changed"]
+    assert layout.read_record(SECOND).migrated_with == fingerprint(layout, SECOND, COMMANDS, paths)
+    Path(layout.current).symlink_to(f"generations/{SECOND}")
+    result = outcome(layout, monkeypatch, paths=paths, generation=FIRST)
+    assert (result["changed"], FakeTransient.ran) == (False, [])
+    assert result["lines"] == [f"Nothing to migrate: {SECOND} was migrated with the same files and settings."]

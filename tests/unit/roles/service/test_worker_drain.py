@@ -76,11 +76,11 @@ def test_what_was_accepted_is_answered(site, worker):
         assert [(await pipelined.answer()).closes for _ in requests] == [False, False, True]
 
     asyncio.run(scenario())
-    assert generation.ended(within=5) == 0  # long before its bound
+    assert generation.ended(within=5) == 0  # long before its deadline
     assert "background-done" in site.said()
 
 
-def test_what_lasts_ends_at_the_bound(two_sites):
+def test_what_is_long_lived_ends_at_the_deadline(two_sites):
     """Under a heartbeat that is shorter than the drain: the arbiter must not kill a worker that drains.
 
     It looks at heartbeats only while it is not stopping itself, so the worker gets the signal, as when it is replaced.
@@ -151,7 +151,7 @@ def test_websockets_are_told_to_come_again(site, worker):
         await asyncio.sleep(0.3)
         stop(generation)
         ended = asyncio.gather(*codes, code_of(await late))
-        assert await asyncio.wait_for(ended, 3) == [1012] * 4  # at once: the bound is 5 s
+        assert await asyncio.wait_for(ended, 3) == [1012] * 4  # at once: the deadline is 5 s
 
     asyncio.run(asyncio.wait_for(scenario(), 15))
     assert generation.ended(within=4) == 0

@@ -10,6 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout, serving
 from worker_harness import WORKER
 
 sys.path.insert(0, str(WORKER))
@@ -33,19 +34,19 @@ def link(tmp_path, monkeypatch):
 )
 def test_live_is_what_the_link_names(link, target, live):
     link.symlink_to(target)
-    assert forge_server.is_live(unless_told=not live) is live
+    assert forge_server.is_live(default=not live) is live
 
 
 def test_missing_link_is_not_live(link):
-    assert not forge_server.is_live(unless_told=True)
+    assert not forge_server.is_live(default=True)
     link.write_text("not a link")
-    assert not forge_server.is_live(unless_told=True)
+    assert not forge_server.is_live(default=True)
 
 
-@pytest.mark.parametrize("unless_told", [True, False])
-def test_nothing_is_said_about_a_link(monkeypatch, unless_told):
+@pytest.mark.parametrize("default", [True, False])
+def test_nothing_is_said_about_a_link(monkeypatch, default):
     monkeypatch.delenv("FORGE_WORKER_CURRENT", raising=False)
-    assert forge_server.is_live(unless_told) is unless_told
+    assert forge_server.is_live(default) is default
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,8 @@ def sent_by(messages, kind="http", draining=False, ended_after=None):
     async def app(scope, receive, send):
         for number, message in enumerate(messages):
             if number == ended_after:
-                for lasting in list(drainable.lasting):
-                    lasting.end()
+                for response in list(drainable.long_lived):
+                    response.end()
                 await asyncio.sleep(0)
             await send(message)
 
@@ -238,3 +239,9 @@ def test_one_process_needs_sockets_of_systemd(monkeypatch):
     monkeypatch.setenv("LISTEN_PID", "1")
     with pytest.raises(SystemExit, match="systemd has passed no socket"):
         forge_server.sockets_of_systemd()
+
+
+def test_words_that_the_modules_share_with_the_server():
+    """The server runs in the app's own Python, which has no modules of Ansible: so they are there twice."""
+    assert forge_server.STANDBY_REQUEST == layout.STANDBY_REQUEST
+    assert forge_server.PUBLIC == serving.PUBLIC

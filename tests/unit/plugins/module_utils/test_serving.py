@@ -1,4 +1,4 @@
-"""Is anything left to do for a generation? Compared by state, so that a run after a crash mends what is half-done."""
+"""Is anything left to do for a generation? Compared by state, so that a run after a crash repairs what is half-done."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.settled import (
-    is_settled,
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import LedgerEvent
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.serving import (
+    is_converged,
     needs_new_socket,
     public_workers,
 )
@@ -29,7 +30,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
     fake.install(monkeypatch)
     stage(layout, LIVE)
     point(layout, LIVE)
-    Generations(layout).note(result="switched", to=LIVE)
+    Generations(layout).record_event(LedgerEvent(result="switched", generation=LIVE))
     for name, text in UNITS.items():
         (tmp_path / "units" / name).write_text(text)
     fake.enabled = {"forge.service", "forge.socket"}
@@ -38,8 +39,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
     return fake
 
 
-def test_generation_that_serves_alone_and_will_after_a_boot_is_settled(host: FakeSystemd) -> None:
-    assert is_settled(host.layout, LIVE, UNITS)
+def test_generation_that_serves_alone_and_will_after_a_boot_is_converged(host: FakeSystemd) -> None:
+    assert is_converged(host.layout, LIVE, UNITS)
     assert not any(call[0] in ("start", "stop", "enable", "restart") for call in host.calls)
 
 
@@ -57,12 +58,12 @@ def test_generation_that_serves_alone_and_will_after_a_boot_is_settled(host: Fak
         lambda host: Path(host.layout.units, "forge.socket").write_text("edited"),
         lambda host: Path(host.layout.units, "forge.service").unlink(),
         lambda host: Path(host.layout.ledger).unlink(),
-        lambda host: Generations(host.layout).note(result="switched", to=OTHER),
+        lambda host: Generations(host.layout).record_event(LedgerEvent(result="switched", generation=OTHER)),
     ],
 )
-def test_whatever_is_missing_it_is_not(host: FakeSystemd, change: Callable[[FakeSystemd], object]) -> None:
+def test_whatever_is_missing_it_has_not(host: FakeSystemd, change: Callable[[FakeSystemd], object]) -> None:
     change(host)
-    assert not is_settled(host.layout, LIVE, UNITS)
+    assert not is_converged(host.layout, LIVE, UNITS)
 
 
 def test_socket_moves_only_when_it_listens_elsewhere_or_not_at_all(host: FakeSystemd) -> None:

@@ -1,5 +1,5 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""One at a time on a host. The lock of the fleet is the controller's; what it started may outlive a controller that died."""
+"""One at a time on a host. The deploy lock stands for the fleet, but what a controller started may outlive it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PAUSE = 0.2
+PAUSE = 0.2  # seconds
 
 
-class Busy(Exception):
-    """Another one is still at it."""
+class LockHeld(Exception):
+    """Raised when another process still holds the lock at the end of the wait."""
 
 
 @contextmanager
-def alone(path: str, seconds: float) -> Iterator[None]:
-    """Hold ``path`` while the block runs; the kernel lets go of it with the process, however that ends.
+def exclusive_lock(path: str, seconds: float = 0) -> Iterator[None]:
+    """Hold the lock ``path`` while the block runs. The kernel releases it with the process, however that ends.
 
     :param seconds: how long to wait for another holder.
-    :raises Busy: when it still holds it then.
+    :raises LockHeld: when it still holds it then.
     """
     deadline = time.monotonic() + seconds
     with open(path, "w", encoding="ascii") as handle:
@@ -31,6 +31,6 @@ def alone(path: str, seconds: float) -> Iterator[None]:
                 break
             except OSError:
                 if time.monotonic() >= deadline:
-                    raise Busy(os.path.basename(path)) from None
+                    raise LockHeld(os.path.basename(path)) from None
                 time.sleep(PAUSE)
         yield

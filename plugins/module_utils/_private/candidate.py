@@ -1,0 +1,117 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""A candidate: a generation that is started beside the live one, tested on its private socket, and serves nobody yet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from . import systemd
+from .errors import RolloutError
+from .probe import HealthCheck, smoke_problem
+from .processes import Processes
+from .transient import Transient, TransientError, argv_of
+
+DISCARD_SECONDS = 5
+ROOM = 1 << 20  # bytes; what a switch writes is some kilobytes
+
+
+class Candidate:
+    def __init__(
+        self,
+        processes: Processes,
+        health: HealthCheck,
+        drain_seconds: int,
+        smoke: list[dict] | None = None,
+        smoke_command: str = "",
+    ) -> None:
+        """
+        :param smoke: requests, see :func:`probe.smoke_problem`.
+        :param smoke_command: a command that must succeed; none when empty.
+        """
+        self.processes = processes
+        self.layout = processes.layout
+        self.generation = processes.generation
+        self.health = health
+        self.drain_seconds = drain_seconds
+        self.smoke = smoke or []
+        self.smoke_command = smoke_command
+
+    def start(self) -> None:
+        """Start the generation and put it through its tests. A server that cannot stand by is stopped again.
+
+        :raises RolloutError: when it does not pass; it is stopped by then.
+        """
+        self.stop_orphans()
+        drains = self.processes.record.drains
+        try:
+            self.check_room()
+            self.processes.install_units(own_only=True, trial=not drains)
+            self.processes.start_web()
+            self.processes.wait_until_healthy(self.health)
+            self.run_smoke_tests()
+            self.check_public_socket()
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            failure = RolloutError(str(error), self.processes.journal())
+            self.discard()
+            raise failure from None
+        if not drains:
+            self.processes.stop(self.drain_seconds)
+            self.processes.install_units(own_only=True)
+
+    def stop_orphans(self) -> None:
+        """Stop what a killed rollout left behind: all but the live one. Also a candidate of this generation, which may
+        have crashed over and over since.
+        """
+        for generation in systemd.running(self.layout.app):
+            if generation != self.layout.live():
+                Processes(self.layout, generation).stop(self.drain_seconds)
+
+    def check_room(self) -> None:
+        """:raises RolloutError: when a disk is full: the switch could not be made, or not be recorded."""
+        for directory in (self.layout.home, os.path.dirname(self.layout.run), self.layout.units):
+            if shutil.disk_usage(directory).free < ROOM:
+                raise RolloutError(
+                    f"Candidate {self.generation} was not started: {directory} has less than {ROOM >> 20} MB free."
+                )
+
+    def run_smoke_tests(self) -> None:
+        """:raises RolloutError: naming the request, or the command, that failed."""
+        for request in self.smoke:
+            problem = smoke_problem(self.processes.socket, request, self.health.deadline)
+            if problem:
+                raise RolloutError(f"Candidate {self.generation} failed a smoke test: {problem}.")
+        if not self.smoke_command:
+            return
+        failed = f"Candidate {self.generation} failed the smoke test {self.smoke_command!r}"
+        try:
+            argv = [f"FORGE_SOCKET={self.processes.socket}", *argv_of(self.smoke_command)]
+            rc, output, _seconds = Transient(self.layout, self.generation).run(argv, self.health.deadline)
+        except TransientError as error:
+            raise RolloutError(f"{failed}: {error}") from None
+        if rc:
+            last = output.strip().splitlines()[-1:] or ["it printed nothing"]
+            raise RolloutError(f"{failed} with exit code {rc}: {last[0]}")
+
+    def check_public_socket(self) -> None:
+        """:raises RolloutError: when a first release cannot listen where it should."""
+        unit = f"{self.layout.app}.socket"
+        record = self.processes.record
+        if record.drains and not self.layout.live() and systemd.states(unit).get(unit) != "active":
+            raise RolloutError(
+                f"{unit} could not be opened: something else on this host listens on {', '.join(record.listen)}. Give "
+                "this app another forge_listen, or stop what is there."
+            )
+
+    def discard(self) -> None:
+        """Stop the candidate. It has served nobody, so one that hangs is not waited for."""
+        if self.generation == self.layout.live():
+            return
+        try:
+            self.processes.stop(self.drain_seconds, timeout=DISCARD_SECONDS)
+        except systemd.SystemdError:
+            systemd.systemctl("kill", "--signal=SIGKILL", self.processes.service)
+            self.processes.stop(self.drain_seconds)
+        if not self.layout.live():
+            # Nothing can serve yet: an open public socket would only fail over and over.
+            systemd.systemctl("stop", f"{self.layout.app}.socket")

@@ -1,0 +1,19 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""What keeps a host from a step, in sentences for the user: what is wrong, where, what to do."""
+
+from __future__ import annotations
+
+STILL_SERVES = "What served before still serves."
+
+
+class StageError(Exception):
+    """Raised when a generation cannot be put on the host, or its app does not load there."""
+
+
+class RolloutError(Exception):
+    """Raised when a candidate does not pass, the new live generation fails, or the host cannot take the step."""
+
+    def __init__(self, message: str, journal: list[str] | None = None) -> None:
+        """:param journal: what the generation wrote last, secrets masked."""
+        super().__init__(message)
+        self.journal = journal or []

@@ -1,0 +1,279 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Puts a generation on a host, next to the one that serves: compares, and makes what is missing."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import grp
+import hashlib
+import io
+import os
+import shutil
+import stat
+import tempfile
+from typing import Any
+
+from . import systemd
+from .archive import ArchiveError, unpack
+from .complete import is_complete, mark_complete
+from .errors import StageError
+from .exclusive import LockHeld, exclusive_lock
+from .generations import Generations
+from .layer import LayerError, compile_bytecode, make_environment
+from .layout import Layout, sync_directory, write_atomically
+from .records import GenerationRecord
+from .serving import is_converged
+from .validation import Validation
+
+INCOMING = ".incoming-"
+# How many times its size an archive takes, unpacked and with its byte code: seen are 5 for layers, less for releases.
+UNPACKED = 6
+SPARE = 16 << 20  # bytes
+
+
+class Staging:
+    """
+    :param params: of the module ``stage``.
+    :raises StageError: when its record has a key that no record has, or of another type.
+    """
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = params
+        self.generation: str = params["generation"]
+        self.layout = Layout(params["root"], params["app"])
+        self.home = self.layout.generation(self.generation)
+        # Each generation has a whole unit of its own, so that a rollback brings back how it was run.
+        shared = f"{params['app']}@.socket"
+        self.units = {
+            name if name == shared else name.replace("@.", f"@{self.generation}."): text
+            for name, text in params["units"].items()
+        }
+        self.wanted: dict[str, Any] = params["record"]
+        understood = GenerationRecord.from_dict(self.wanted).to_dict()
+        wrong = sorted(key for key, value in self.wanted.items() if understood.get(key, ...) != value)
+        if wrong:
+            raise StageError(f"The record of {self.generation} cannot have {', '.join(wrong)} as given.")
+
+    # -- compare -----------------------------------------------------------------------------------
+
+    def wanted_files(self) -> dict[str, tuple[bytes, int, int]]:
+        """Path to (content, mode, gid) of every file that this generation needs, its record left out."""
+        try:
+            gid = grp.getgrnam(self.params["group"]).gr_gid
+        except KeyError:
+            gid = 0  # the service_user role makes the group; only check mode gets here without it
+        files = {os.path.join(self.home, "environment"): (self.params["environment"].encode(), 0o640, gid)}
+        for name, text in self.params["files"].items():
+            files[os.path.join(self.home, name)] = (text.encode(), 0o644, 0)
+        for name, text in self.params["secret_files"].items():
+            files[os.path.join(self.home, name)] = (text.encode(), 0o640, gid)
+        for name, text in self.units.items():
+            files[os.path.join(self.home, "units", name)] = (text.encode(), 0o644, 0)
+            if self.installs(name):
+                files[os.path.join(self.layout.units, name)] = (text.encode(), 0o644, 0)
+        return files
+
+    def installs(self, unit: str) -> bool:
+        """A shared unit of the live generation is repaired; otherwise it is the switch that changes it."""
+        return (
+            f"@{self.generation}." in unit
+            or self.layout.live() in ("", self.generation)
+            or not os.path.exists(os.path.join(self.layout.units, unit))
+        )
+
+    def differing(self) -> tuple[list[str], list[str]]:
+        """Files that are absent, and files that have drifted."""
+        absent, drifted = [], []
+        for path, (content, mode, gid) in self.wanted_files().items():
+            try:
+                with open(path, "rb") as handle:
+                    found = os.fstat(handle.fileno())
+                    same = handle.read() == content
+            except OSError:
+                absent.append(path)
+                continue
+            if not same or stat.S_IMODE(found.st_mode) != mode or (found.st_uid, found.st_gid) != (0, gid):
+                drifted.append(path)
+        return absent, drifted
+
+    def compare(self) -> dict[str, Any]:
+        """What is ``missing``, what has ``drifted``, whether the host is ``up_to_date``, and its :meth:`state`."""
+        missing = []
+        if not is_complete(self.layout.layer(self.params["layer"])):
+            missing.append("layer")
+        if not is_complete(self.layout.release(self.params["release"])):
+            missing.append("release")
+        absent, drifted = self.differing()
+        record = self.layout.read_record(self.generation)
+        found = record.to_dict()
+        # Who built it first is recorded, and another builder is no change.
+        if absent or any(found[key] != value for key, value in self.wanted.items() if key != "builder"):
+            missing.append("generation")
+        if record.state in ("", "staged", "bad") or missing:
+            missing.append("validation")
+        state = self.state()
+        up_to_date = state["converged"] and not missing and not drifted
+        return {"missing": missing, "drifted": drifted, "up_to_date": up_to_date, **state}
+
+    def state(self) -> dict[str, Any]:
+        """What is ``live``, whether the host has ``converged`` on this generation, and whether that ``drains``."""
+        return {
+            "live": self.layout.live(),
+            "converged": is_converged(self.layout, self.generation, self.units),
+            "drains": self.layout.read_record(self.generation).drains,
+        }
+
+    def diff(self) -> list[dict[str, str]]:
+        """Before and after of the files, for people; the environment and the settings files stay secret."""
+        absent, drifted = self.differing()
+        secret = {os.path.join(self.home, name) for name in ("environment", *self.params["secret_files"])}
+        diffs = []
+        for path, (content, _mode, _gid) in self.wanted_files().items():
+            if path not in absent + drifted or path.startswith(os.path.join(self.home, "units")):
+                continue
+            before, after = "", "(not shown)\n"
+            if path not in secret:
+                after = content.decode()
+                if path in drifted:
+                    with open(path, encoding="utf-8", errors="replace") as handle:
+                        before = handle.read()
+            diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
+        return diffs
+
+    # -- make it so --------------------------------------------------------------------------------
+
+    def apply(self, missing: list[str]) -> None:
+        """Make what is missing, and repair what has drifted. Nothing that serves is touched.
+
+        :param missing: of :meth:`compare`.
+        :raises StageError: when it cannot be done, or the app does not load.
+        """
+        for directory in (self.layout.layers, self.layout.releases, self.layout.generations):
+            os.makedirs(directory, mode=0o755, exist_ok=True)
+        try:
+            with exclusive_lock(os.path.join(self.layout.home, ".stage.lock")):
+                self.clear_half_made()
+                self.check_room(missing)
+                try:
+                    if "layer" in missing:
+                        self.install_layer()
+                    if "release" in missing:
+                        self.install_release()
+                finally:
+                    self.clear_half_made()
+                self.write_generation()
+                if "validation" in missing:
+                    self.validate()
+        except LockHeld:
+            raise StageError(
+                f"Another deploy is staging {self.layout.app} on this host right now; run again when it is done."
+            ) from None
+
+    def clear_half_made(self) -> None:
+        for directory in (self.layout.layers, self.layout.releases):
+            for name in os.listdir(directory):
+                if name.startswith(INCOMING):
+                    shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+
+    def check_room(self, missing: list[str]) -> None:
+        """:raises StageError: before anything is written, when the disk cannot hold it."""
+        sizes = [blob.get("size", 0) for name, blob in self.params["blobs"].items() if name in missing]
+        needed = UNPACKED * sum(sizes) + SPARE
+        free = shutil.disk_usage(self.layout.home).free
+        if free < needed:
+            raise StageError(
+                f"{self.layout.home} has {free >> 20} MiB free and this release needs {needed >> 20} MiB: "
+                "free some room and run again."
+            )
+
+    def blob(self, name: str) -> bytes:
+        """Content of an upload.
+
+        :raises StageError: when it has another hash than the artifact's.
+        """
+        blob = self.params["blobs"][name]
+        if blob.get("inline") is not None:
+            content = base64.b64decode(blob["inline"])
+        else:
+            with open(blob["remote"], "rb") as handle:
+                content = handle.read()
+        if hashlib.sha256(content).hexdigest() != blob["sha256"]:
+            raise StageError(f"The {name} arrived damaged (its sha256 differs from the artifact's): run again.")
+        return content
+
+    def unpack(self, name: str, into: str) -> str:
+        """Unpack an upload into a new directory below ``into``.
+
+        :returns: its path.
+        :raises StageError: when it is damaged.
+        """
+        content = self.blob(name)
+        incoming = tempfile.mkdtemp(prefix=INCOMING, dir=into)
+        os.chmod(incoming, 0o755)  # noqa: S103 (the service reads it)
+        try:
+            unpack(io.BytesIO(content), incoming)
+        except ArchiveError as error:
+            raise StageError(f"The {name} cannot be unpacked: {error}. Build it again.") from None
+        return incoming
+
+    def install_layer(self) -> None:
+        """:raises StageError: when the host's Python does not run, or is not the one that the layer is for."""
+        final = self.layout.layer(self.params["layer"])
+        incoming = self.unpack("layer", self.layout.layers)
+        try:
+            make_environment(incoming, final, self.params["python"])
+        except LayerError as error:
+            raise StageError(f"Layer {self.params['layer']} cannot be installed: {error}.") from None
+        compile_bytecode(incoming, final, self.params["python"])
+        self.put_in_place(incoming, final)
+
+    def install_release(self) -> None:
+        final = self.layout.release(self.params["release"])
+        incoming = self.unpack("release", self.layout.releases)
+        compile_bytecode(incoming, final, self.params["python"])
+        self.put_in_place(incoming, final)
+
+    def put_in_place(self, incoming: str, final: str) -> None:
+        """Move a finished layer or release to its place. What is there may be what serves: it comes back on a failure."""
+        retired = os.path.join(tempfile.mkdtemp(prefix=INCOMING, dir=os.path.dirname(final)), "retired")
+        if os.path.lexists(final):
+            os.rename(final, retired)
+        try:
+            os.rename(incoming, final)
+            mark_complete(final)
+        except BaseException:
+            shutil.rmtree(final, ignore_errors=True)
+            if os.path.lexists(retired):
+                os.rename(retired, final)
+            raise
+
+    def write_generation(self) -> None:
+        """Write the files that are absent or have drifted, and the record last."""
+        os.makedirs(os.path.join(self.home, "units"), mode=0o755, exist_ok=True)
+        absent, drifted = self.differing()
+        files = self.wanted_files()
+        for path in absent + drifted:
+            content, mode, gid = files[path]
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            write_atomically(path, content, mode, 0, gid)
+        if any(path.startswith(self.layout.units + os.sep) for path in absent + drifted):
+            systemd.systemctl("daemon-reload")
+        old = self.layout.read_record(self.generation)
+        record = dataclasses.replace(old, **self.wanted, state="good" if old.state == "good" else "staged")
+        if record != old:
+            Generations(self.layout).write_record(self.generation, record)
+        sync_directory(self.layout.generations)
+
+    def validate(self) -> None:
+        """Load the app as the server will, and record that it loads and whether the server drains.
+
+        :raises StageError: naming what keeps it from loading.
+        """
+        validation = Validation(
+            self.layout, self.generation, self.params["release"], self.params["target"], self.units,
+            self.params["load_seconds"],
+        )  # fmt: skip
+        drains = validation.run()
+        state = "good" if self.layout.read_record(self.generation).state == "good" else "validated"
+        Generations(self.layout).set_state(self.generation, state, drains=drains)

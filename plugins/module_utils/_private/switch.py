@@ -1,0 +1,219 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""The switch from one generation to another: flip, standby of the old one, watch of the new one, and the way back."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import NoReturn
+
+from . import systemd
+from .candidate import Candidate
+from .errors import RolloutError
+from .layout import sync_directory
+from .probe import HealthCheck
+from .processes import PAUSE, STOP_MARGIN, Processes
+from .serving import idle_processes, needs_new_socket, public_workers
+
+WATCH_PAUSE = 0.5  # seconds
+# Lets a probe fail once while the machine is busy, before the host goes back.
+WATCH_FAILURES = 3
+# Workers look ten times a second; those of an earlier version of this collection never do.
+STANDBY_SECONDS = 2
+
+
+class Switch:
+    def __init__(self, processes: Processes, health: HealthCheck, drain_seconds: int, watch_seconds: int) -> None:
+        """
+        :param processes: of the generation that is to serve.
+        :param watch_seconds: after the flip, during which a failure makes the host go back.
+        """
+        self.processes = processes
+        self.layout = processes.layout
+        self.generation = processes.generation
+        self.health = health
+        self.drain_seconds = drain_seconds
+        self.watch_seconds = watch_seconds
+
+    def run(self) -> float:
+        """Flip, watch the new generation, stop the old one.
+
+        :returns: seconds until every new worker accepted public requests.
+        :raises RolloutError: when the new generation failed; the host has gone back by then.
+        """
+        previous = self.layout.live()
+        if previous == self.generation:
+            self.finish()
+            return 0.0
+        if self.processes.record.drains:
+            self.processes.check_alive()
+        flipped = time.monotonic()
+        try:
+            self.flip()
+            switched_in = time.monotonic() - flipped
+            # Watched, the new one may turn out sick: then the old one can serve again at once.
+            self.stop_others(keep_web=self.watch_seconds > 0 and self.others_stand_by())
+            self.enable_units()
+            has_processes = bool(self.layout.processes(self.generation))
+            if previous or has_processes:
+                # Other processes have started only now.
+                self.watch((time.monotonic() if has_processes else flipped) + self.watch_seconds)
+            if systemd.running(self.layout.app) != [self.generation]:
+                self.stop_previous()
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            self.go_back(previous, RolloutError(str(error), self.processes.journal()))
+        return switched_in
+
+    def finish(self) -> None:
+        """Do what a rollout that was killed after its flip had left to do."""
+        self.clear_standby()
+        self.processes.install_units()
+        self.stop_others()
+        self.enable_units()
+        if idle_processes(self.layout, self.generation):
+            self.processes.check_other_processes()
+
+    def flip(self) -> None:
+        """Make the generation live, and wait until it accepts public requests."""
+        if needs_new_socket(self.layout, self.processes.units()):
+            self.rebind_socket()
+            return
+        self.processes.install_units()
+        if not self.processes.record.drains:
+            self.processes.start_web()
+            self.processes.wait_until_healthy(self.health)
+        self.point_current()
+        self.wait_until_public()
+
+    def point_current(self) -> None:
+        """The switch: one rename(2). Whoever reads ``current`` sees the old generation or the new one."""
+        self.clear_standby()
+        temporary = f"{self.layout.current}.tmp"
+        if os.path.lexists(temporary):
+            os.unlink(temporary)  # of a rollout that was killed here
+        os.symlink(os.path.join("generations", self.generation), temporary)
+        os.rename(temporary, self.layout.current)
+        sync_directory(self.layout.home)
+
+    def clear_standby(self) -> None:
+        """Let a generation that stands by serve again."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.layout.standby_request(self.generation))
+
+    def wait_until_public(self) -> None:
+        """Wait until every worker accepts public requests. A server that does not say so is asked for its health.
+
+        :raises RolloutError: when they do not by the deadline.
+        """
+        if not self.processes.record.drains:
+            return self.processes.wait_until_healthy(self.health)
+        wanted, public = self.processes.record.workers, 0
+        deadline = time.monotonic() + self.health.deadline
+        while time.monotonic() < deadline:
+            self.processes.check_alive()
+            public = public_workers(self.layout, self.generation)
+            if public >= wanted:
+                return
+            time.sleep(PAUSE)
+        raise RolloutError(
+            f"After the switch {public} of {wanted} workers of {self.generation} accepted public requests "
+            f"within {self.health.deadline} s."
+        )
+
+    def rebind_socket(self) -> None:
+        """Listen elsewhere: the one change that needs a restart, because a bound socket cannot move."""
+        names = (f"{self.layout.app}.service", f"{self.layout.app}.socket")
+        systemd.systemctl("stop", *names, timeout=self.drain_seconds + STOP_MARGIN)
+        self.stop_others()  # they are on their way out: wait for it, so that no two versions work at once
+        self.processes.stop(self.drain_seconds)
+        self.processes.install_units()
+        self.point_current()
+        self.enable_units()
+        self.wait_until_public()
+
+    def enable_units(self) -> None:
+        """Have the app started at boot, and start what of the generation does not run yet."""
+        names = (f"{self.layout.app}.socket", f"{self.layout.app}.service")
+        if not all(systemd.is_enabled(name) for name in names):
+            systemd.systemctl("enable", "--quiet", *names)
+        systemd.systemctl("start", *names)
+        systemd.systemctl("start", self.layout.target(self.generation))
+
+    def others_stand_by(self) -> bool:
+        """Tell other generations to accept nothing more, and to answer what they have accepted.
+
+        :returns: whether they do; not every server can.
+        """
+        others = [each for each in systemd.instances(self.layout.app) if each != self.generation]
+        if not all(self.layout.read_record(each).drains for each in others):
+            return False
+        for each in others:
+            with suppress(FileExistsError, FileNotFoundError):
+                os.close(os.open(self.layout.standby_request(each), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        deadline = time.monotonic() + STANDBY_SECONDS
+        while any(public_workers(self.layout, each) for each in others):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PAUSE)
+        return True
+
+    def stop_others(self, keep_web: bool = False) -> None:
+        """Stop all other generations, which drain.
+
+        :param keep_web: only their other processes.
+        """
+        for other in self.processes.others():
+            other.stop(self.drain_seconds, keep_web)
+
+    def stop_previous(self) -> None:
+        """:raises RolloutError: when the new generation turned sick meanwhile."""
+        self.stop_others()
+        self.watch(time.monotonic())
+
+    def watch(self, until: float) -> None:
+        """Watch that the new generation stays well; ask at least once, as the drain may have taken all of the time.
+
+        :param until: a time of the monotonic clock.
+        :raises RolloutError: when it died, or its health failed several times in a row.
+        """
+        failures = 0
+        while True:
+            self.processes.check_alive()
+            self.processes.check_other_processes()
+            problem = self.health.problem(self.processes.socket)
+            failures = failures + 1 if problem else 0
+            if failures >= WATCH_FAILURES:
+                raise RolloutError(f"Generation {self.generation} was healthy, and then {problem}.")
+            remaining = until - time.monotonic()
+            if remaining <= 0 and not failures:
+                return
+            time.sleep(min(WATCH_PAUSE, remaining) if remaining > 0 else WATCH_PAUSE)
+
+    def go_back(self, previous: str, error: RolloutError) -> NoReturn:
+        """Bring back what served before. Connections wait in the public socket meanwhile, which stays open.
+
+        :param previous: generation; empty when there was none.
+        :raises RolloutError: always: ``error``, and how the way back went.
+        """
+        if not previous:
+            os.unlink(self.layout.current)
+            Candidate(self.processes, self.health, self.drain_seconds).discard()
+            raise error
+        back = Switch(Processes(self.layout, previous), self.health, self.drain_seconds, watch_seconds=0)
+        try:
+            self.processes.stop(self.drain_seconds, keep_web=True)
+            if previous not in systemd.instances(self.layout.app):
+                back.processes.start_web()
+                back.processes.wait_until_healthy(self.health)
+            if needs_new_socket(self.layout, back.processes.units()):
+                back.rebind_socket()
+            else:
+                back.processes.install_units()
+                back.point_current()
+                back.wait_until_public()
+            systemd.systemctl("start", self.layout.target(previous))
+        except (RolloutError, systemd.SystemdError, OSError) as second:
+            raise RolloutError(f"{error} Going back to {previous} failed too: {second}", error.journal) from None
+        self.processes.stop(self.drain_seconds)
+        raise RolloutError(f"{error} The host went back to {previous}.", error.journal)

@@ -1,0 +1,37 @@
+"""What the units of a rollout run on in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
+    from fake_host import Host
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    from fake_host import Host  # not before the collection can be imported
+
+    return Host(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What a staging asks systemctl to do."""
+    from fake_staging import without_root
+
+    return without_root(monkeypatch)
+
+
+@pytest.fixture
+def make(tmp_path: Path, calls: list[tuple[str, ...]]) -> Callable[..., Staging]:
+    """Makes stagings of one host."""
+    from fake_staging import make_staging
+
+    return partial(make_staging, tmp_path)

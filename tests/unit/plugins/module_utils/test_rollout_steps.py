@@ -1,0 +1,185 @@
+"""Steps of a rollout: what they answer, what the ledger and the records say, and who waits for whom."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import rollout_steps as module
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import RolloutError
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.exclusive import exclusive_lock
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import LedgerEvent
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.rollout_steps import RolloutSteps
+from ansible_collections.thecodeforge.fastapi.plugins.modules.rollout import ARGUMENT_SPEC
+from fake_host import NEW, OLD, Host
+
+DEFAULTS = {name: option.get("default") for name, option in ARGUMENT_SPEC.items()}
+
+
+class Steps:
+    """Takes steps on a host as the module does."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.host = host
+        self.warnings: list[str] = []
+        self.generations = Generations(host.layout)
+        monkeypatch.setattr(module, "Layout", lambda *_arguments: host.layout)
+        self.generations.set_state(OLD, "good")
+        self.generations.record_event(LedgerEvent(generation=OLD, result="switched"))
+
+    def take(self, step: str, generation: str = NEW, check: bool = False, **changes: Any) -> dict[str, Any]:
+        params = {**DEFAULTS, "root": "/srv", "app": "forge", "generation": generation, "step": step, "by": "ann@here"}
+        steps = RolloutSteps({**params, **changes}, self.warnings.append)
+        steps.run(check)
+        return steps.result
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """All but that OLD was switched to."""
+        return [(event.previous, event.generation, event.result) for event in self.generations.ledger()[1:]]
+
+
+@pytest.fixture
+def steps(host: Host, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    return Steps(host, monkeypatch)
+
+
+def test_candidate_and_switch_are_recorded(steps: Steps) -> None:
+    candidate = steps.take("candidate")
+    assert (candidate["from"], candidate["to"], candidate["changed"], candidate["healthy"]) == (OLD, NEW, True, True)
+    switched = steps.take("switch", schema="0002")
+    assert steps.host.running == [NEW]
+    assert switched["switched_in"] >= 0
+    assert switched["removed"] == []
+    record = steps.host.layout.read_record(NEW)
+    assert (record.state, record.schema, record.drop_warning) == ("good", "0002", "")
+    assert steps.events() == [(OLD, NEW, "switching"), (OLD, NEW, "switched")]
+    assert {event.by for event in steps.generations.ledger()[1:]} == {"ann@here"}
+    assert steps.warnings == []
+
+
+def test_step_whose_work_is_done_does_nothing(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_converged", lambda *_arguments: True)
+    for step in ("candidate", "switch"):
+        assert steps.take(step)["changed"] is False
+    assert steps.host.systemd.calls == []
+
+
+def test_check_mode_says_what_would_change(steps: Steps) -> None:
+    assert steps.take("candidate", check=True)["changed"] is True
+    assert steps.take("switch", "ffffffffffff-00000000", check=True)["changed"] is True
+    assert steps.host.running == [OLD]
+
+
+def test_generation_that_is_not_staged_is_refused(steps: Steps) -> None:
+    with pytest.raises(RolloutError, match=r"ffffffffffff-00000000 is not staged on this host: stage it first\.$"):
+        steps.take("candidate", "ffffffffffff-00000000")
+    assert steps.events() == []
+
+
+def test_candidate_that_fails_is_a_result_and_marked_bad(steps: Steps) -> None:
+    steps.host.answers[NEW] = [500]
+    steps.host.systemd.wrote = ["it broke"]
+    answer = steps.take("candidate")
+    assert answer["healthy"] is False
+    assert answer["reason"].endswith("GET /healthz answered 500, not 200. What served before still serves.")
+    assert answer["journal"] == ["it broke"]
+    record = steps.host.layout.read_record(NEW)
+    assert (record.state, record.reason) == ("bad", answer["reason"].removesuffix(" What served before still serves."))
+    assert steps.events() == [(OLD, NEW, "failed")]
+
+
+def test_switch_that_fails_is_an_error_and_marked_bad(steps: Steps) -> None:
+    steps.take("candidate")
+    steps.host.systemd.never_public.add(NEW)
+    with pytest.raises(RolloutError, match=rf"The host went back to {OLD}\.$"):
+        steps.take("switch")
+    assert steps.host.layout.read_record(NEW).state == "bad"
+    assert steps.events() == [(OLD, NEW, "switching"), (OLD, NEW, "failed")]
+
+
+def test_live_generation_that_fails_is_not_marked_bad(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Switch, "run", lambda _self: (_ for _ in ()).throw(RolloutError("it is sick")))
+    with pytest.raises(RolloutError, match="it is sick"):
+        steps.take("switch", OLD)
+    assert steps.host.layout.read_record(OLD).state == "good"
+
+
+def test_failure_that_cannot_be_recorded_says_both(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    steps.host.answers[NEW] = [500]
+    monkeypatch.setattr(Generations, "set_state", full)
+    assert "not 200. It could not be recorded: No space left on device." in steps.take("candidate")["reason"]
+
+
+def test_rollback_leaves_what_it_went_away_from(steps: Steps) -> None:
+    steps.take("candidate", action="rollback")
+    steps.take("switch", action="rollback")
+    assert steps.generations.was_rolled_back()
+    assert OLD not in steps.generations.served("good")
+
+
+def test_server_that_cannot_drain_is_warned_of_and_recorded(steps: Steps) -> None:
+    steps.generations.set_state(NEW, "validated", drains=False, worker_class="shop.Worker")
+    steps.host.systemd.never_public.add(NEW)
+    steps.take("candidate")
+    assert len(steps.warnings) == 1
+    assert steps.warnings[0].startswith("shop.Worker can neither stand by nor drain: ")
+    steps.take("switch")
+    assert steps.host.layout.read_record(NEW).drop_warning == steps.warnings[0]
+
+
+def test_discard_stops_the_candidate_and_records_nothing(steps: Steps) -> None:
+    steps.take("candidate")
+    assert steps.take("discard")["changed"] is True
+    assert steps.host.running == [OLD]
+    assert steps.events() == []
+
+
+def test_second_rollout_waits_and_then_says_so(steps: Steps) -> None:
+    lock = Path(steps.host.layout.home, ".rollout.lock")
+    with (
+        exclusive_lock(str(lock)),
+        pytest.raises(RolloutError, match="Another rollout of forge is at work on this host: run again when it is"),
+    ):
+        steps.take("candidate")
+    assert steps.host.running == [OLD]
+
+
+def test_systemd_that_refuses_says_at_which_step(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_more: object) -> str:
+        raise systemd.SystemdError("systemctl list-units: no bus")
+
+    monkeypatch.setattr(systemd, "running", refuse)
+    monkeypatch.setattr(module, "is_converged", lambda *_arguments: False)
+    with pytest.raises(
+        RolloutError, match=f"^Rollout of {NEW} stopped at step candidate: systemctl list-units: no bus$"
+    ):
+        steps.take("candidate")
+
+
+def test_switch_that_was_interrupted_is_recorded_by_the_next_step(steps: Steps) -> None:
+    steps.take("candidate")
+    steps.take("switch")
+    Path(steps.host.layout.ledger).write_text(
+        json.dumps({"from": OLD, "to": NEW, "result": "switching", "action": "deploy", "by": "bob@there"}) + "\n"
+    )
+    steps.take("switch")
+    assert steps.generations.live_since()
+    assert [event.by for event in steps.generations.ledger()] == ["bob@there", "bob@there"]
+
+
+def test_points_at_which_system_tests_kill_a_rollout_exist() -> None:
+    text = (Path(__file__).parents[4] / "tests" / "system" / "test_faults.py").read_text()
+    points = re.findall(r'"(\w+)\.(\w+)\.(\w+):(?:before|after|[\d.]+)"', text)
+    assert len(points) >= 10
+    for unit, owner, function in points:
+        found = importlib.import_module(f"{systemd.__package__}.{unit}")
+        assert callable(getattr(getattr(found, owner), function))

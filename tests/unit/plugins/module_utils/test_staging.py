@@ -1,0 +1,300 @@
+"""A generation beside the one that serves: compared first, never half-made."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import staging as module
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.archive import Entry
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.complete import is_complete
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import GenerationRecord
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
+from fake_staging import GENERATION, LAYER, RELEASE, SECRET, SITE_PACKAGES, FakeTransient, blob
+
+
+def test_first_stage_makes_everything_and_the_second_finds_nothing(
+    make: Callable[..., Staging], tmp_path: Path, calls: list[tuple[str, ...]]
+) -> None:
+    stage = make()
+    before = stage.compare()
+    assert before["missing"] == ["layer", "release", "generation", "validation"]
+    stage.apply(before["missing"])
+
+    home = tmp_path / "srv" / "forge"
+    environment = home / "generations" / GENERATION / "environment"
+    assert environment.read_text() == f'FORGE_SECRET_KEY="{SECRET}"\n'
+    assert environment.stat().st_mode & 0o777 == 0o640
+    assert (home / "releases" / RELEASE / "shop" / "main.py").read_text() == "app = None\n"
+    assert os.listdir(home / "releases" / RELEASE / "shop" / "__pycache__")
+    assert (home / "layers" / LAYER / "bin" / "python").exists()
+    assert sorted(os.listdir(home)) == [".stage.lock", "generations", "layers", "releases"]
+    assert sorted(os.listdir(tmp_path / "units")) == ["forge.socket", f"forge@{GENERATION}.service"]
+    record = stage.layout.read_record(GENERATION)
+    assert record == GenerationRecord(release=RELEASE, state="validated", workers=3, drains=True)
+    assert not stage.layout.live()
+    assert calls == [("daemon-reload",)]
+
+    again = make().compare()
+    assert (again["missing"], again["drifted"]) == ([], [])
+    assert FakeTransient.asked == [["python", "-", "shop.main:app"]]
+
+
+def test_who_built_a_generation_is_recorded_and_another_builder_is_no_change(make: Callable[..., Staging]) -> None:
+    record = {"release": RELEASE, "workers": 3}
+    first = make(record={**record, "builder": "me@here"})
+    first.apply(first.compare()["missing"])
+    assert first.layout.read_record(GENERATION).builder == "me@here"
+    assert "generation" not in make(record={**record, "builder": "you@there"}).compare()["missing"]
+    assert "generation" in make(record={**record, "workers": 4}).compare()["missing"]
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "owner", "gone"])
+def test_file_that_drifted_is_found_and_repaired(make: Callable[..., Staging], change: str) -> None:
+    make().apply(["layer", "release", "generation"])
+    path = Path(make().home) / "environment"
+    if change == "content":
+        path.write_text("FORGE_SECRET_KEY=other\n")
+    elif change == "mode":
+        path.chmod(0o644)
+    elif change == "owner":
+        module.os.owners[path.stat().st_ino] = (1000, 0)  # type: ignore[attr-defined]
+    else:
+        path.unlink()
+    absent, drifted = make().differing()
+    assert (absent, drifted) == (([str(path)], []) if change == "gone" else ([], [str(path)]))
+    make().apply(["generation"])
+    assert make().differing() == ([], [])
+
+
+def test_shared_unit_is_left_to_the_switch_while_another_generation_is_live(
+    make: Callable[..., Staging], tmp_path: Path
+) -> None:
+    shared = tmp_path / "units" / "forge.socket"
+    stage = make()
+    shared.write_text("[Socket]\n# of the live generation\n")
+    home = tmp_path / "srv" / "forge"
+    home.mkdir(parents=True)
+    (home / "current").symlink_to("generations/ffffffffffff-ffffffff")
+    stage.apply(["layer", "release", "generation"])
+    assert "of the live generation" in shared.read_text()
+    (home / "current").unlink()
+    (home / "current").symlink_to(f"generations/{GENERATION}")
+    assert make().differing() == ([], [str(shared)])
+
+
+@pytest.mark.parametrize("fails", ["extract", "rename", "mark"])
+@pytest.mark.parametrize("there", [False, True])
+def test_release_that_was_cut_off_is_never_complete_and_is_made_again(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, fails: str, there: bool
+) -> None:
+    stage = make()
+    final = Path(stage.layout.release(RELEASE))
+    stage.apply(["layer", "generation"])
+    if there:
+        final.mkdir()
+        (final / "half.py").write_text("")
+
+    def die(*_arguments: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if fails == "extract":
+            patch.setattr(tarfile.TarFile, "extract", die)
+        elif fails == "rename":
+            patch.setattr(module.os, "rename", die)
+        else:
+            patch.setattr(module, "mark_complete", die)
+        with pytest.raises(KeyboardInterrupt):
+            stage.install_release()
+    assert not is_complete(str(final))
+    assert "release" in make().compare()["missing"]
+    make().apply(["release"])
+    assert is_complete(str(final))
+    assert sorted(os.listdir(final)) == [".complete", "shop"]
+    assert os.listdir(final.parent) == [RELEASE]
+
+
+@pytest.mark.parametrize("where", ["inline", "remote"])
+def test_upload_that_arrived_damaged_is_not_used(make: Callable[..., Staging], tmp_path: Path, where: str) -> None:
+    stage = make()
+    upload = stage.params["blobs"]["release"]
+    damaged = base64.b64decode(upload["inline"])[:-1]
+    if where == "inline":
+        upload["inline"] = base64.b64encode(damaged).decode()
+    else:
+        del upload["inline"]
+        upload["remote"] = str(tmp_path / "upload")
+        (tmp_path / "upload").write_bytes(damaged)
+    with pytest.raises(StageError, match="The release arrived damaged"):
+        stage.apply(["layer", "release"])
+    assert not os.path.exists(stage.layout.release(RELEASE))
+
+
+def test_full_disk_is_told_before_anything_is_written(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = make()
+    stage.params["blobs"]["layer"]["size"] = 100 << 20
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _path: SimpleNamespace(free=300 << 20))
+    with pytest.raises(StageError, match="has 300 MiB free and this release needs 616 MiB"):
+        stage.apply(["layer"])
+    assert os.listdir(stage.layout.layers) == []
+    stage.check_room(["release"])
+
+
+def test_second_deploy_at_the_same_time_is_refused(make: Callable[..., Staging]) -> None:
+    stage = make()
+    os.makedirs(stage.layout.home)
+    with open(os.path.join(stage.layout.home, ".stage.lock"), "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StageError, match="Another deploy is staging forge on this host right now"):
+            stage.apply(["generation"])
+    assert not os.path.exists(stage.home)
+
+
+def test_generation_that_failed_is_validated_again_and_a_good_one_is_not(make: Callable[..., Staging]) -> None:
+    make().apply(make().compare()["missing"])
+    record = Path(make().layout.record(GENERATION))
+    for state, missing in (("bad", ["validation"]), ("good", []), ("left", []), ("validated", [])):
+        record.write_text(json.dumps({**json.loads(record.read_text()), "state": state}))
+        assert make().compare()["missing"] == missing
+
+
+def test_diff_shows_files_and_never_the_environment(make: Callable[..., Staging]) -> None:
+    stage = make()
+    diffs = stage.diff()
+    assert SECRET not in json.dumps(diffs)
+    shown = {os.path.basename(diff["after_header"]): diff["after"] for diff in diffs}
+    assert shown["environment"] == "(not shown)\n"
+    assert shown["gunicorn.conf.py"] == "workers = 3\n"
+
+
+def test_left_over_of_a_killed_deploy_is_cleared(make: Callable[..., Staging]) -> None:
+    stage = make()
+    for directory in (stage.layout.layers, stage.layout.releases):
+        os.makedirs(os.path.join(directory, ".incoming-x", "deep"))
+    stage.apply(["generation"])
+    assert os.listdir(stage.layout.releases) == os.listdir(stage.layout.layers) == []
+
+
+def test_settings_files_are_for_the_service_alone_and_never_shown(make: Callable[..., Staging]) -> None:
+    stage = make(secret_files={"files/settings.toml": f'key = "{SECRET}"\n'})
+    diffs = stage.diff()
+    assert SECRET not in json.dumps(diffs)
+    assert "settings.toml" in json.dumps(diffs)
+    stage.apply(stage.compare()["missing"])
+    path = Path(stage.home) / "files" / "settings.toml"
+    assert path.read_text() == f'key = "{SECRET}"\n'
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+
+
+def test_units_of_processes_belong_to_the_generation(make: Callable[..., Staging], tmp_path: Path) -> None:
+    units = {
+        f"forge{name}": "[Unit]\n" for name in ("@.service", "@.socket", "@.target", ".worker@.service", ".socket")
+    }
+    make(units=units).apply(make(units=units).compare()["missing"])
+    assert set(os.listdir(tmp_path / "units")) == {
+        "forge.socket",
+        "forge@.socket",
+        f"forge@{GENERATION}.service",
+        f"forge@{GENERATION}.target",
+        f"forge.worker@{GENERATION}.service",
+    }
+
+
+def test_layer_is_an_environment_of_its_own(make: Callable[..., Staging]) -> None:
+    stage = make()
+    stage.apply(["layer"])
+    layer = Path(stage.layout.layer(LAYER))
+    ran = subprocess.run([layer / "bin" / "tool"], capture_output=True, text=True, check=True, cwd="/")
+    assert ran.stdout.split() == [str(layer), str(layer / SITE_PACKAGES / "dependency.py")]
+    assert (layer / "bin" / "tool").stat().st_mode & 0o777 == 0o755
+    assert (layer / "bin" / "native").read_text() == "#!python is not all of this line\n"
+    assert len(os.listdir(layer / SITE_PACKAGES / "__pycache__")) == 1, "what is no Python is left out"
+    settings = dict(line.split(" = ") for line in (layer / "pyvenv.cfg").read_text().splitlines())
+    assert settings["include-system-site-packages"] == "false"
+    assert settings["version"] == ".".join(map(str, sys.version_info[:3]))
+    assert settings["home"] == os.path.dirname(sys.executable)
+    assert is_complete(str(layer))
+    assert os.listdir(stage.layout.layers) == [LAYER]
+
+
+@pytest.mark.parametrize("fails", ["unpack", "environment", "rename", "mark"])
+def test_broken_layer_that_serves_comes_back_when_the_new_one_fails(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    stage = make()
+    final = Path(stage.layout.layer(LAYER))
+    final.mkdir(parents=True)
+    (final / "serves.py").write_text("")
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    rename = os.rename
+    if fails == "unpack":
+        monkeypatch.setattr(module, "unpack", fail)
+    elif fails == "environment":
+        monkeypatch.setattr(module, "make_environment", fail)
+    elif fails == "rename":
+        monkeypatch.setattr(
+            module.os,
+            "rename",
+            lambda old, new: fail() if new == str(final) and "retired" not in old else rename(old, new),
+        )
+    else:
+        monkeypatch.setattr(module, "mark_complete", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        stage.apply(["layer"])
+    assert os.listdir(final) == ["serves.py"]
+    assert os.listdir(final.parent) == [LAYER]
+
+
+def test_python_that_does_not_run_is_told_and_leaves_nothing(make: Callable[..., Staging], tmp_path: Path) -> None:
+    broken = tmp_path / "python3.9"
+    broken.write_text("#!/bin/sh\necho libpython is gone >&2; exit 127\n")
+    broken.chmod(0o755)
+    stage = make(python=str(broken))
+    with pytest.raises(
+        StageError, match=f"^Layer {LAYER} cannot be installed: {broken} does not run: libpython is gone"
+    ):
+        stage.apply(["layer"])
+    assert os.listdir(stage.layout.layers) == []
+
+
+def test_archive_that_leads_out_is_refused(make: Callable[..., Staging], tmp_path: Path) -> None:
+    stage = make(blobs={"layer": blob(Entry("../../../../escaped", b"x"))})
+    with pytest.raises(StageError, match=r"^The layer cannot be unpacked: .*escaped.* Build it again\.$"):
+        stage.apply(["layer"])
+    assert not (tmp_path / "escaped").exists()
+    assert os.listdir(stage.layout.layers) == []
+
+
+@pytest.mark.parametrize("record", [{"workers": "3"}, {"colour": "red"}, {"listen": "0.0.0.0:80"}])
+def test_record_that_no_host_could_keep_is_refused(make: Callable[..., Staging], record: dict[str, str]) -> None:
+    with pytest.raises(StageError, match=f"cannot have {next(iter(record))} as given"):
+        make(record=record)
+
+
+def test_converged_host_is_up_to_date_only_when_nothing_is_missing(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "is_converged", lambda *_arguments: True)
+    assert make().compare()["up_to_date"] is False
+    make().apply(make().compare()["missing"])
+    found = make().compare()
+    assert (found["converged"], found["up_to_date"]) == (True, True)
+    (Path(make().home) / "environment").chmod(0o644)
+    assert make().compare()["up_to_date"] is False

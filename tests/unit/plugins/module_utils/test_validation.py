@@ -1,0 +1,85 @@
+"""Whether an app loads where it will run, and whether its server drains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
+from fake_staging import GENERATION, FakeTransient
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ((0, json.dumps({"problems": ["FORGE_A is missing."], "settings": True})), "FORGE_A is missing. What served"),
+        ((-11, "warming up\n"), r"shop.main:app died while it was loaded \(exit code -11\): warming up What served"),
+        ((0, ""), "died while it was loaded"),
+    ],
+)
+def test_app_that_does_not_load_is_not_validated(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, answer: tuple[int, str], sentence: str
+) -> None:
+    monkeypatch.setattr(FakeTransient, "answer", answer)
+    stage = make()
+    with pytest.raises(StageError, match=sentence):
+        stage.apply(stage.compare()["missing"])
+    assert make().compare()["missing"] == ["validation"]
+
+
+@pytest.mark.parametrize(
+    ("record", "answer", "drains"),
+    [
+        ({}, "", True),
+        ({"server": "uvicorn"}, "", True),
+        ({"server": "gunicorn-asgi"}, "", False),
+        ({"worker_class": "shop.W"}, "warming up\ndrains\n", True),
+        ({"worker_class": "shop.W"}, "warming up\ncannot drain\n", False),
+    ],
+)
+def test_generation_knows_whether_it_drains(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, record: dict[str, str], answer: str, drains: bool
+) -> None:
+    monkeypatch.setattr(FakeTransient, "worker_answer", (0, answer))
+    stage = make(record=record)
+    stage.apply(stage.compare()["missing"])
+    assert stage.layout.read_record(GENERATION).drains is drains
+    assert make(record=record).compare()["drains"] is drains
+
+
+def test_worker_class_that_cannot_be_loaded_is_told(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = (0, "problem ImportError: No module named 'shop.w'\n")
+    monkeypatch.setattr(FakeTransient, "worker_answer", answer)
+    stage = make(record={"worker_class": "shop.w.W"})
+    with pytest.raises(
+        StageError,
+        match=r"^forge_worker_class: shop.w.W cannot be loaded: ImportError: No module named 'shop.w'\. What",
+    ):
+        stage.apply(stage.compare()["missing"])
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "sentence"),
+    [
+        ("forge@.service", "[Service]\nWorkingDirectory={release}/data\n", "forge_directory: the release has no directory data"),
+        ("forge@.service", "[Service]\nReadWritePaths=/tmp /not-there\n", "forge_writable_paths: /not-there is not on this host"),
+        (
+            "forge.nightly@.timer",
+            "[Timer]\nOnCalendar=sometimes\n",
+            "forge_processes: nightly: systemd cannot read the schedule 'sometimes'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_units_name_must_be_there(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, unit: str, text: str, sentence: str
+) -> None:
+    monkeypatch.setattr(systemd, "is_schedule", lambda text: text != "sometimes")
+    units = {"forge@.service": "[Service]\n", unit: text.format(release=make().layout.release("0123456789ab"))}
+    stage = make(units=units)
+    with pytest.raises(StageError, match=f"^{sentence}"):
+        stage.apply(stage.compare()["missing"])
