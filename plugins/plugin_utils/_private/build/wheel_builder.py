@@ -73,11 +73,13 @@ def store_wheel(wheel_dir: Path, wheel: Path, built_on: Platform) -> Path:
 def run_build(project: Path, output: Path, workspace: Workspace, *options: str) -> tuple[Path | None, str]:
     """Build a wheel of a project with its own backend. Returns the wheel, or why there is none."""
     done = workspace.uv(
-        "build", "--quiet", "--wheel", *options, "--out-dir", str(output), str(project),
+        "build", "--wheel", *options, "--out-dir", str(output), str(project),
         extra={"UV_INDEX": workspace.extra_indexes(), "SOURCE_DATE_EPOCH": EPOCH},
     )  # fmt: skip
     wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None
-    return wheel, one_line(done.stderr, 600)
+    # What the backend printed says more than what uv makes of it, which comes last.
+    backend = done.stderr.rpartition("\nerror: ")[0]
+    return wheel, one_line(backend or done.stderr, 600)
 
 
 def build_wheel(
