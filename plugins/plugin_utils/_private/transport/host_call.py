@@ -196,7 +196,8 @@ def validated(module: str, arguments: dict[str, Any]) -> ValidationResult:
         name: {**option, "type": "str"} if option.get("type") == "path" else option
         for name, option in host_module(module).spec.items()
     }
-    checked = ArgumentSpecValidator(spec).validate(arguments)
+    # What a module is sent is JSON: no marks of Ansible's on it, and a value from a vault as text.
+    checked = ArgumentSpecValidator(spec).validate(json.loads(json.dumps(arguments, default=str)))
     if checked.error_messages:
         unsupported = isinstance(checked.errors[0], UnsupportedError)
         intro = f"Unsupported parameters for ({COLLECTION}.{module}) module: " if unsupported else ""
@@ -208,8 +209,7 @@ def script(module: str, params: dict[str, Any], check: bool, diff: bool) -> str:
     """Return a text for the host's Python, which runs a module and prints its result as the last line."""
     sources = host_module(module).sources
     content = {"module": next(iter(sources)), "sources": sources, "params": params, "check": check, "diff": diff}
-    # A value from a vault is no str, but turns into one.
-    packed = base64.b64encode(zlib.compress(json.dumps(content, default=str).encode(), 1)).decode()
+    packed = base64.b64encode(zlib.compress(json.dumps(content).encode(), 1)).decode()
     return f'{code_on_the_host()}\nrun(json.loads(zlib.decompress(base64.b64decode("{packed}"))))\n'
 
 
