@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ..modules.show import ARGUMENT_SPEC
 from ..plugin_utils._private.transport.console import show
 
 
@@ -18,7 +19,5 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _validation, params = self.validate_argument_spec(
-            argument_spec={"lines": {"type": "list", "elements": "str", "required": True}}
-        )
+        _validation, params = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         return {**result, "changed": False, **show(params["lines"])}

@@ -33,3 +33,5 @@ msg:
   returned: always
   type: str
 """
+
+ARGUMENT_SPEC = {"lines": {"type": "list", "elements": "str", "required": True}}

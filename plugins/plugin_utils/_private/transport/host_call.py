@@ -97,7 +97,7 @@ def takes_input(action: ActionBase) -> bool:
     try:
         _value, origin = connection.get_option_and_origin("pipelining")
     except KeyError:
-        return False
+        origin = "none"  # of the plugin: it has no such option, and Ansible decides
     if origin == "default":
         connection.set_option("pipelining", True)
     return action._is_pipelining_enabled("new")

@@ -352,6 +352,14 @@ def test_real_connections_know_what_else_speaks_against_it(monkeypatch: pytest.M
     assert not takes_input(action)
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_connection_without_the_option_is_left_to_ansible(enabled: bool) -> None:
+    action: Any = Action()
+    action._connection.options.clear()
+    action._is_pipelining_enabled = lambda style: enabled
+    assert takes_input(action) is enabled
+
+
 # ---- Which Python
 
 
