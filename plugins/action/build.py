@@ -15,6 +15,7 @@ from ..plugin_utils._private.build.release import build
 from ..plugin_utils._private.build.target_platform import platforms_of
 from ..plugin_utils._private.build.wheel_builder import CompileJob, NeedsCompiling
 from ..plugin_utils._private.build.workspace import Workspace, without_secrets
+from ..plugin_utils._private.transport.console import show
 from ..plugin_utils._private.transport.controller import Controller
 
 
@@ -37,9 +38,8 @@ class ActionModule(ActionBase):
                 return {**result, "changed": True, "to_compile": self._jobs(needed.jobs, args["hosts"], workspace)}
         except BuildError as error:
             raise AnsibleActionFail(without_secrets(str(error))) from None
-        for note in built["notes"]:
-            self._display.display(note)
-        return {**result, "changed": bool(built["created"]), "to_compile": [], **built}
+        notes = show(built["notes"]) if built["notes"] else {}
+        return {**result, "changed": bool(built["created"]), "to_compile": [], **built, **notes}
 
     def _jobs(self, jobs: list[CompileJob], hosts: dict[str, Any], workspace: Workspace) -> list[dict[str, Any]]:
         """For each job the host and the arguments of the module compile."""

@@ -10,7 +10,9 @@ from ansible.plugins.action import ActionBase
 
 from ..plugin_utils._private.inventory.names import unknown_names
 from ..plugin_utils._private.inventory.rules import (
+    RESULT,
     declared_options,
+    with_defaults,
     wrong_names,
     wrong_settings,
     wrong_types,
@@ -28,47 +30,43 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        given = [name for name in task_vars or {} if name.startswith("forge_")]
-        said = []
-        for entry in unknown_names(given, list(OPTIONS)):
-            name, _space, hint = entry.partition(" ")
-            said.append(f"{name} is not a variable of this collection{' ' + hint if hint else ''}.")
+        names = {name for name in task_vars or {} if name.startswith("forge_")}
+        problems = unknown_names(names, OPTIONS)
         values: dict[str, Any] = {}
-        for name in sorted(set(given) & set(OPTIONS)):
-            found, problems = self._value(name, task_vars or {})
-            said += problems
-            if not problems:
-                values[name] = found
-        said += wrong_types(values)
-        if not said:
-            said += wrong_values(values)
-            prefix = values.get("forge_environment_prefix", "FORGE_")
-            said += wrong_settings(values.get("forge_environment", {}), prefix)
-            said += wrong_settings(values.get("forge_environment_plain", {}), "", "forge_environment_plain")
-            said += wrong_names(values)
-        if said:
-            raise AnsibleActionFail(" ".join([*said, "Nothing was changed."]))
+        for name in sorted(names & set(OPTIONS)):
+            if not RESULT.match(name):
+                value, undefined = self._evaluate(name, (task_vars or {})[name])
+                problems += undefined
+                if not undefined:
+                    values[name] = value
+        problems += wrong_types(values)
+        if not problems:
+            prefix = with_defaults(values)["forge_environment_prefix"]
+            problems += wrong_values(values)
+            problems += wrong_settings(values.get("forge_environment", {}), prefix)
+            problems += wrong_settings(values.get("forge_environment_plain", {}), "", "forge_environment_plain")
+            problems += wrong_names(values)
+        if problems:
+            raise AnsibleActionFail(" ".join([*problems, "Nothing was changed."]))
         return {**result, "changed": False}
 
-    def _value(self, name: str, task_vars: dict[str, Any]) -> tuple[Any, list[str]]:
-        """A variable's value, or why it has none: one sentence for each part that is undefined."""
-        raw = task_vars[name]
-        if isinstance(raw, dict):
-            found, problems = {}, []
-            for key, part in raw.items():
-                try:
-                    found[key] = self._templar.template(part)
-                except AnsibleError as error:
-                    problems.append(f"{name}.{key} cannot be worked out: {short(error)}.")
-            return found, problems
+    def _evaluate(self, name: str, value: Any) -> tuple[Any, list[str]]:
+        """Return the value of a variable, and a sentence for each part of it that is undefined."""
+        if not isinstance(value, dict):
+            return self._evaluate_part(name, value)
+        parts = {key: self._evaluate_part(f"{name}.{key}", part) for key, part in value.items()}
+        found = {key: part for key, (part, _problems) in parts.items()}
+        return found, [problem for _part, problems in parts.values() for problem in problems]
+
+    def _evaluate_part(self, name: str, value: Any) -> tuple[Any, list[str]]:
         try:
-            return self._templar.template(raw), []
+            return self._templar.template(value), []
         except AnsibleError as error:
-            return None, [f"{name} cannot be worked out: {short(error)}."]
+            return None, [f"{name} cannot be worked out: {last_cause(error)}."]
 
 
-def short(error: AnsibleError) -> str:
-    """The last cause, in Ansible's words."""
+def last_cause(error: AnsibleError) -> str:
+    """Return the last cause, in Ansible's words."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -5,18 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 from ..plugin_utils._private.transport.controller import Controller
-from ..plugin_utils._private.transport.host_call import call
+from ..plugin_utils._private.transport.host_call import HostAction
 
 
-class ActionModule(ActionBase):
+class ActionModule(HostAction):
     """See the documentation of the module ``thecodeforge.fastapi.rollout``."""
 
-    _supports_check_mode = True
+    MODULE = "rollout"
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        arguments = {"by": str(Controller.this()), **self._task.args}
-        return {**result, **call(self, "rollout", arguments, task_vars)}
+    def run_module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        return super().run_module({"by": str(Controller.this()), **arguments}, task_vars)

@@ -1,11 +1,14 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""Prints lines for people."""
+"""Shows lines for people."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+
+from ..modules.show import ARGUMENT_SPEC
+from ..plugin_utils._private.transport.console import show
 
 
 class ActionModule(ActionBase):
@@ -16,9 +19,5 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _valid, given = self.validate_argument_spec(
-            argument_spec={"lines": {"type": "list", "elements": "str", "required": True}}
-        )
-        for line in given["lines"]:
-            self._display.display(line)
-        return {**result, "changed": False}
+        _validation, params = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        return {**result, "changed": False, **show(params["lines"])}

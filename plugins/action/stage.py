@@ -7,64 +7,57 @@ import base64
 import os
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 from ..plugin_utils._private.generation_id import generation_id
-from ..plugin_utils._private.transport.host_call import call
+from ..plugin_utils._private.transport.host_call import HostAction
 
 # A release of code is kilobytes: it travels inside the module's call. A layer is megabytes: it is put as a file.
 INLINE_BYTES = 512 * 1024
 
 
-class ActionModule(ActionBase):
+class ActionModule(HostAction):
     """See the documentation of the module ``thecodeforge.fastapi.stage``."""
 
-    _supports_check_mode = True
+    MODULE = "stage"
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
+    def run_module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         if not arguments.get("generation"):
-            parts = {name: arguments[name] for name in ("release", "layer", "environment", "units")}
-            files = {**arguments["files"], **arguments.get("secret_files", {})}
-            arguments["generation"] = generation_id(files=files, **parts)
-            arguments["record"] = {**arguments.get("record", {}), "generation": arguments["generation"]}
+            arguments |= self._named(arguments)
         comparison = arguments.pop("comparison", None)
         blobs = {
             name: {"sha256": blob["sha256"], "path": blob["path"], "size": os.path.getsize(blob["path"])}
-            for name, blob in (arguments.get("blobs") or {}).items()
+            for name, blob in (arguments.pop("blobs", None) or {}).items()
         }
         metadata = {name: {key: blob[key] for key in ("sha256", "size")} for name, blob in blobs.items()}
         if comparison is None:
-            comparison = self._stage({**arguments, "blobs": metadata, "_apply": False}, task_vars)
+            comparison = super().run_module({**arguments, "blobs": metadata, "_apply": False}, task_vars)
         differs = bool(comparison.get("missing") or comparison.get("drifted"))
         if comparison.get("failed") or not differs or self._task.check_mode:
-            return {**result, **comparison, "changed": differs}
-
-        sent = 0
-        for name in comparison["missing"]:
-            if name not in blobs:
-                continue
-            blob = blobs[name]
-            sent += blob["size"]
-            if blob["size"] <= INLINE_BYTES:
-                with open(blob["path"], "rb") as handle:
-                    metadata[name]["inline"] = base64.b64encode(handle.read()).decode()
-            else:
-                shell = self._connection._shell
-                if not shell.tmpdir:
-                    self._make_tmp_path()
-                remote = shell.join_path(shell.tmpdir, os.path.basename(blob["path"]))
-                metadata[name]["remote"] = self._transfer_file(blob["path"], remote)
+            return {**comparison, "changed": differs}
+        missing = [name for name in comparison["missing"] if name in blobs]
         try:
-            applied = self._stage({**arguments, "blobs": metadata, "_apply": True}, task_vars)
+            uploads = {name: {**metadata[name], **self._upload(blobs[name])} for name in missing}
+            applied = super().run_module({**arguments, "blobs": {**metadata, **uploads}, "_apply": True}, task_vars)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         if not applied.get("failed"):
-            applied["sent_bytes"] = sent
-            if "diff" in comparison:
-                applied["diff"] = comparison["diff"]
-        return {**result, **applied}
+            applied["sent_bytes"] = sum(blobs[name]["size"] for name in missing)
+            applied |= {"diff": comparison["diff"]} if "diff" in comparison else {}
+        return applied
 
-    def _stage(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        return call(self, "stage", arguments, task_vars)
+    def _named(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The generation's id, and its record with that."""
+        parts = {name: arguments[name] for name in ("release", "layer", "environment", "units")}
+        files = {**arguments["files"], **arguments.get("secret_files", {})}
+        generation = generation_id(files=files, **parts)
+        return {"generation": generation, "record": {**arguments.get("record", {}), "generation": generation}}
+
+    def _upload(self, blob: dict[str, Any]) -> dict[str, str]:
+        """Where the module finds a blob: in its arguments, or in a file on the host."""
+        if blob["size"] <= INLINE_BYTES:
+            with open(blob["path"], "rb") as handle:
+                return {"inline": base64.b64encode(handle.read()).decode()}
+        shell = self._connection._shell
+        if not shell.tmpdir:
+            self._make_tmp_path()
+        remote = shell.join_path(shell.tmpdir, os.path.basename(blob["path"]))
+        return {"remote": self._transfer_file(blob["path"], remote)}

@@ -73,15 +73,13 @@ options:
     description: Directory on the controller that keeps what was built.
     type: str
     required: true
-extends_documentation_fragment: [thecodeforge.fastapi.package_index]
+extends_documentation_fragment:
+  - thecodeforge.fastapi.package_index
+  - thecodeforge.fastapi._attributes
 attributes:
   check_mode:
     support: full
     details: Builds into the cache in check mode too.
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 """
 
 EXAMPLES = r"""

@@ -32,14 +32,9 @@ options:
     description: Directory on the controller that keeps what was built.
     type: str
     required: true
-extends_documentation_fragment: [thecodeforge.fastapi.package_index]
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
+extends_documentation_fragment:
+  - thecodeforge.fastapi.package_index
+  - thecodeforge.fastapi._attributes
 """
 
 EXAMPLES = r"""

@@ -45,11 +45,9 @@ options:
     description: For the action plugin, where on the host the wheel goes.
     type: path
     default: ""
+extends_documentation_fragment:
+  - thecodeforge.fastapi._attributes
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: none
     details: Compiles whenever it is asked to; M(thecodeforge.fastapi.build) asks only for what is not in its cache.

@@ -10,24 +10,17 @@ description:
   - A lock on one host that stands for the fleet. It says who holds it, why, since when and until when. It expires soon
     unless it is refreshed, and the controller refreshes it in the background for as long as its run lasts. So a long
     migration does not lose it, and a controller that died does not hold it.
-  - Only its holder releases it. A lock of a controller process that is dead on the same machine is taken over.
+  - Only its holder releases it. A lock of a controller process that is dead on the same machine is taken over, and so is
+    a lock file that cannot be read.
 author: The Code Forge (@thecodeforge)
 options:
-  app:
-    description: Name of the app.
-    type: str
-    required: true
-  root:
-    description: Directory that holds the apps.
-    type: path
-    required: true
   state:
     description:
-      - V(held) takes it, V(kept) refreshes it when it is still the holder's own, V(released) gives it back,
+      - V(held) takes it, V(refreshed) refreshes it when it is still the holder's own, V(released) gives it back,
         V(broken) removes it whoever holds it.
     type: str
     default: held
-    choices: [held, kept, released, broken]
+    choices: [held, refreshed, released, broken]
   reason:
     description: Why it is taken, for whoever has to wait.
     type: str
@@ -40,14 +33,12 @@ options:
     description: Seconds to wait for another holder.
     type: int
     default: 60
+extends_documentation_fragment:
+  - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._attributes
 attributes:
   check_mode:
-    support: full
     details: Takes no lock in check mode.
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 """
 
 EXAMPLES = r"""
@@ -66,63 +57,99 @@ holder:
   type: dict
 """
 
+import dataclasses
 import fcntl
 import json
 import os
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.layout import Layout, write_atomically
 from ..module_utils._private.records import LockHolder
 
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "app": {"type": "str", "required": True},
+    "root": {"type": "path", "required": True},
+    "state": {"type": "str", "default": "held", "choices": ["held", "refreshed", "released", "broken"]},
+    "reason": {"type": "str", "default": ""},
+    "seconds": {"type": "int", "default": 120},
+    "wait": {"type": "int", "default": 60},  # for the action
+    "_owner": {"type": "dict", "default": {}},  # who asks, in the keys of LockHolder
+    "_dead": {"type": "str", "default": ""},  # token of a holder that the controller knows to be dead
+}
 
-def stamp(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+def read_lock(path: str) -> tuple[LockHolder | None, str]:
+    """Return who holds the lock, None when nobody does or it has expired; and what is wrong with its file."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            holder = LockHolder.from_dict(json.load(handle))
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError, RecursionError):
+        return None, f"{path} cannot be read as a lock: it holds nobody up."
+    if not holder.token or not holder.expires:
+        return None, f"{path} does not say who holds the lock and until when: it holds nobody up."
+    return (holder if holder.expires > time.time() else None), ""
 
 
-def shown(holder: LockHolder | None) -> dict:
-    return holder.to_dict() if holder else {}
+class Lock:
+    """The lock of one app, for as long as the guard is held: decisions and what follows from them are one step."""
+
+    def __init__(self, path: str, params: dict[str, Any]) -> None:
+        self.path, self.params = path, params
+        self.owner = LockHolder.from_dict(params["_owner"])
+        self.holder, self.problem = read_lock(path)
+        self.is_own = self.holder is not None and self.holder.token == self.owner.token
+
+    def change(self) -> dict[str, Any]:
+        """Bring the lock into the state that is asked for, and return the result of the module."""
+        if self.params["state"] in ("released", "broken"):
+            return self.remove()
+        other = self.holder is not None and not self.is_own and self.holder.token != self.params["_dead"]
+        if other or (self.params["state"] == "refreshed" and not self.is_own):
+            return self.result(changed=False, refused=True)
+        return self.write()
+
+    def write(self) -> dict[str, Any]:
+        now = time.time()
+        since, reason = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)), self.params["reason"]
+        if self.holder and self.is_own:
+            since, reason = self.holder.since, self.holder.reason
+        self.holder = dataclasses.replace(self.owner, since=since, reason=reason, expires=now + self.params["seconds"])
+        write_atomically(self.path, (json.dumps(self.holder.to_dict()) + "\n").encode(), 0o644)
+        return self.result(changed=not self.is_own)
+
+    def remove(self) -> dict[str, Any]:
+        is_broken = self.params["state"] == "broken" and bool(self.holder or self.problem)
+        removed = self.is_own or is_broken
+        if removed:
+            os.unlink(self.path)
+            self.holder = None
+        return self.result(changed=removed)
+
+    def result(self, changed: bool, refused: bool = False) -> dict[str, Any]:
+        return {"changed": changed, "refused": refused, "holder": self.holder.to_dict() if self.holder else {}}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "app": {"type": "str", "required": True},
-            "root": {"type": "path", "required": True},
-            "state": {"type": "str", "default": "held", "choices": ["held", "kept", "released", "broken"]},
-            "reason": {"type": "str", "default": ""},
-            "seconds": {"type": "int", "default": 120},
-            "wait": {"type": "int", "default": 60},
-            "_owner": {"type": "dict", "default": {}},
-            "_over": {"type": "str", "default": ""},
-        },
-        supports_check_mode=True,
-    )
-    given, owner = module.params, module.params["_owner"]
-    layout = Layout(given["root"], given["app"])
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    layout = Layout(module.params["root"], module.params["app"])
     if module.check_mode:
-        module.exit_json(changed=False, holder=shown(layout.lock_holder()), refused=False)
-    os.umask(0o022)
-    os.makedirs(layout.home, mode=0o755, exist_ok=True)
-    with open(os.path.join(layout.home, ".lock"), "w", encoding="ascii") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        holder = shown(layout.lock_holder())
-        mine = holder.get("token") == owner.get("token")
-        if given["state"] == "kept" and not mine:
-            module.exit_json(changed=False, refused=True, holder=holder)
-        if given["state"] in ("held", "kept"):
-            if holder and not mine and holder.get("token") != given["_over"]:
-                module.exit_json(changed=False, refused=True, holder=holder)
-            now = time.time()
-            since, reason = (holder["since"], holder["reason"]) if mine else (stamp(now), given["reason"])
-            new = {**owner, "reason": reason, "since": since, "expires": now + given["seconds"]}
-            write_atomically(layout.lock, (json.dumps(new) + "\n").encode(), 0o644)
-            module.exit_json(changed=not mine, refused=False, holder=new)
-        remove = bool(holder) and (mine or given["state"] == "broken")
-        if remove:
-            os.unlink(layout.lock)
-        module.exit_json(changed=remove, refused=False, holder={} if remove else holder)
+        lock = Lock(layout.lock, module.params)
+        result = lock.result(changed=False)
+    else:
+        os.umask(0o022)
+        os.makedirs(layout.home, mode=0o755, exist_ok=True)
+        with open(os.path.join(layout.home, ".lock"), "w", encoding="ascii") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            lock = Lock(layout.lock, module.params)
+            result = lock.change()
+    if lock.problem:
+        module.warn(lock.problem)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

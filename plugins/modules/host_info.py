@@ -4,21 +4,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_info
-short_description: What a release needs to know of a host, in one call
+short_description: Gather what a release needs to know of a host, in one call
 version_added: 1.0.0
 description:
-  - Reads the operating system, the Python, the size of the host, its addresses, and what of an app is there.
+  - Reads the operating system, the Python, the size of the host, its addresses, and what an app needs of it.
   - Reads only; it takes the place of gathering facts, which costs several times as much.
 author: The Code Forge (@thecodeforge)
 options:
-  app:
-    description: Name of the app.
-    type: str
-    required: true
-  root:
-    description: Directory that holds the apps.
-    type: path
-    required: true
   python:
     description: Name or path of the interpreter that serves the app.
     type: str
@@ -39,27 +31,17 @@ options:
   systems:
     description:
       - Operating systems that are supported, each as C(ID) and C(VERSION_ID) of C(/etc/os-release). A host that runs another,
-        or no systemd, is refused. Without any, none is.
+        or no systemd, is refused. An empty list refuses none.
     type: list
     elements: str
     default: []
-attributes:
-  check_mode:
-    support: full
-    description: Reads only.
-  diff_mode:
-    support: none
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - thecodeforge.fastapi._attributes
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Gather facts of the host
   thecodeforge.fastapi.host_info:
-    app: forge
-    root: /srv
     python: python3
     user: forge
     group: forge
@@ -114,14 +96,10 @@ host:
       type: list
       elements: str
       returned: always
-    lacks:
-      description: What a prepared host would have of the interpreter, the account and the packages, in words for people.
+    missing_prerequisites:
+      description: Which of the interpreter, the account and the packages the host does not have, for people to read.
       type: list
       elements: str
-      returned: always
-    live:
-      description: Id of the generation that C(current) names; empty when there is none.
-      type: str
       returned: always
     booted_with_systemd:
       description: Is systemd the init of this host?
@@ -137,24 +115,56 @@ import pwd
 import re
 import shutil
 import subprocess
+from typing import Any, TypedDict
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.debian import missing_packages
-from ..module_utils._private.layout import Layout
 
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "python": {"type": "str", "required": True},
+    "user": {"type": "str", "required": True},
+    "group": {"type": "str", "required": True},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "systems": {"type": "list", "elements": "str", "default": []},
+}
 PROBE = "import sys,platform as p;print(p.python_version());print(sys.executable)"
 
 
-def operating_system(path: str = "/etc/os-release") -> dict[str, str]:
+class System(TypedDict):
+    id: str  # as in /etc/os-release: debian
+    version: str  # 12; empty for a release without a number
+    name: str  # for people: Debian 12
+
+
+class Python(TypedDict):
+    version: str  # 3.11.2; of one that is not installed, what its name promises: 3.12.0, or empty
+    path: str
+    installed: bool
+
+
+class HostFacts(TypedDict):
+    """What is returned as ``host``."""
+
+    os: System
+    python: Python  # the interpreter that serves the app
+    machine: str  # processor: x86_64
+    glibc: str  # version: 2.36; empty on another C library
+    cpus: int  # that this host may use (affinity)
+    cpu_quota: float  # CPUs that the control group allows; 0 is no limit
+    memory_mb: int  # MiB, the control group's limit included
+    addresses: list[str]  # without loopback and link-local ones
+    account: bool  # whether user and group exist, as a service account should
+    missing_packages: list[str]
+    missing_prerequisites: list[str]  # what the host does not have yet, for people to read
+    booted_with_systemd: bool
+
+
+def operating_system(path: str = "/etc/os-release") -> System:
     values: dict[str, str] = {}
-    try:
-        with open(path, encoding="utf-8") as handle:
-            for line in handle:
-                name, _, value = line.strip().partition("=")
-                values[name] = value.strip("\"'")
-    except OSError:
-        pass
+    for line in read(path).splitlines():
+        name, _separator, value = line.strip().partition("=")
+        values[name] = value.strip("\"'")
     return {
         "id": values.get("ID", "unknown"),
         "version": values.get("VERSION_ID", ""),
@@ -162,8 +172,8 @@ def operating_system(path: str = "/etc/os-release") -> dict[str, str]:
     }
 
 
-def interpreter(python: str) -> dict:
-    """The interpreter; one that is not installed yet has the version that its name promises."""
+def interpreter(python: str) -> Python:
+    """Return version and path of an interpreter, given by its name or path."""
     path = shutil.which(python)
     if path:
         done = subprocess.run([path, "-Ic", PROBE], capture_output=True, text=True, check=False)
@@ -175,29 +185,28 @@ def interpreter(python: str) -> dict:
 
 
 def memory_total_mb() -> int:
-    with open("/proc/meminfo", encoding="ascii") as handle:
-        for line in handle:
-            if line.startswith("MemTotal:"):
-                return int(line.split()[1]) // 1024
-    return 0
+    """Return the memory of the machine in MiB."""
+    found = re.search(r"^MemTotal: +(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0
 
 
 def read(path: str) -> str:
+    """Return the text of a file; empty when there is none."""
     try:
-        with open(path, encoding="ascii") as handle:
+        with open(path, encoding="utf-8") as handle:
             return handle.read().strip()
     except OSError:
         return ""
 
 
 def cgroup_limits(root: str = "/sys/fs/cgroup") -> tuple[float, int]:
-    """CPUs and MiB that the host's top control group allows; 0 where there is no limit.
+    """Return the CPUs and MiB that the host's top control group allows; 0 where there is no limit.
 
     A machine has no limit there; a container has its own (cgroup v2: cpu.max, memory.max; v1:
     cpu.cfs_quota_us, memory.limit_in_bytes). Source: kernel, Documentation/admin-guide/cgroup-v2.rst.
     """
     cpus, memory_mb = 0.0, 0
-    quota, _, period = read(os.path.join(root, "cpu.max")).partition(" ")
+    quota, _separator, period = read(os.path.join(root, "cpu.max")).partition(" ")
     if not quota:
         quota = read(os.path.join(root, "cpu", "cpu.cfs_quota_us"))
         period = read(os.path.join(root, "cpu", "cpu.cfs_period_us"))
@@ -210,6 +219,7 @@ def cgroup_limits(root: str = "/sys/fs/cgroup") -> tuple[float, int]:
 
 
 def addresses() -> list[str]:
+    """Return the addresses of every link that is up; none where there is no iproute2."""
     done = subprocess.run(
         ["ip", "-json", "address", "show", "up", "scope", "global"], capture_output=True, text=True, check=False
     )
@@ -224,6 +234,7 @@ def addresses() -> list[str]:
 
 
 def has_account(user: str, group: str) -> bool:
+    """Return whether there is such a user, in that group, who is not root and cannot log in."""
     try:
         account, members = pwd.getpwnam(user), grp.getgrnam(group)
     except KeyError:
@@ -232,48 +243,55 @@ def has_account(user: str, group: str) -> bool:
     return account.pw_gid == members.gr_gid and no_login and account.pw_uid != 0
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "app": {"type": "str", "required": True},
-            "root": {"type": "path", "required": True},
-            "python": {"type": "str", "required": True},
-            "user": {"type": "str", "required": True},
-            "group": {"type": "str", "required": True},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "systems": {"type": "list", "elements": "str", "default": []},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    quota, limit = cgroup_limits()
-    total = memory_total_mb()
-    python = interpreter(given["python"])
-    account = has_account(given["user"], given["group"])
-    missing = missing_packages(given["packages"])
+def gather(params: dict[str, Any]) -> HostFacts:
+    """Read the host; ``params`` are those of the module."""
+    quota, limit_mb = cgroup_limits()
+    total_mb = memory_total_mb()
+    python = interpreter(params["python"])
+    account = has_account(params["user"], params["group"])
+    packages = missing_packages(params["packages"])
     libc, glibc = platform.libc_ver()
-    module.exit_json(
-        changed=False,
-        host={
-            "os": operating_system(),
-            "python": python,
-            "machine": platform.machine(),
-            "glibc": glibc if libc == "glibc" else "",
-            "cpus": len(os.sched_getaffinity(0)),
-            "cpu_quota": quota,
-            "memory_mb": min(total, limit) if limit else total,
-            "addresses": addresses(),
-            "account": account,
-            "missing_packages": missing,
-            "lacks": [
-                *([] if python["installed"] else [given["python"]]),
-                *([] if account else [f"the account {given['user']} (group {given['group']}, no login)"]),
-                *(f"the package {name}" for name in missing),
-            ],
-            "live": Layout(given["root"], given["app"]).live(),
-            "booted_with_systemd": os.path.isdir("/run/systemd/system"),
-        },
+    return {
+        "os": operating_system(),
+        "python": python,
+        "machine": platform.machine(),
+        "glibc": glibc if libc == "glibc" else "",
+        "cpus": len(os.sched_getaffinity(0)),
+        "cpu_quota": quota,
+        "memory_mb": min(total_mb, limit_mb) if limit_mb else total_mb,
+        "addresses": addresses(),
+        "account": account,
+        "missing_packages": packages,
+        "missing_prerequisites": [
+            *([] if python["installed"] else [params["python"]]),
+            *([] if account else [f"the account {params['user']} (group {params['group']}, no login)"]),
+            *(f"the package {name}" for name in packages),
+        ],
+        "booted_with_systemd": os.path.isdir("/run/systemd/system"),
+    }
+
+
+def unsupported(host: HostFacts, systems: list[str]) -> str:
+    """Return why a host is refused; empty when it is supported, or when ``systems`` names none.
+
+    :param systems: ``ID VERSION_ID`` of each operating system that is supported.
+    """
+    has_systemd = host["booted_with_systemd"]
+    if not systems or (has_systemd and f"{host['os']['id']} {host['os']['version']}" in systems):
+        return ""
+    return (
+        f"{platform.node()} runs {host['os']['name']}{'' if has_systemd else ' without systemd'}: this collection "
+        f"supports {', '.join(systems)} with systemd. Nothing was changed."
     )
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    host = gather(module.params)
+    problem = unsupported(host, module.params["systems"])
+    if problem:
+        module.fail_json(msg=problem, host=host)
+    module.exit_json(changed=False, host=host)
 
 
 if __name__ == "__main__":

@@ -13,18 +13,6 @@ description:
   - With O(paths) it runs only when something differs from what the live generation was migrated with.
 author: The Code Forge (@thecodeforge)
 options:
-  app:
-    description: Name of the app.
-    type: str
-    required: true
-  root:
-    description: Directory that holds the apps.
-    type: path
-    required: true
-  generation:
-    description: Id of a staged generation.
-    type: str
-    required: true
   commands:
     description: Commands with their arguments; programs of the layer are found by name. No shell reads them.
     type: list
@@ -45,12 +33,14 @@ options:
     description: Seconds after which a command is stopped.
     type: int
     default: 900
+extends_documentation_fragment:
+  - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._app.generation
+  - thecodeforge.fastapi._attributes
 attributes:
   check_mode:
     support: full
     details: Says what would run; only the version is asked for.
-  diff_mode:
-    support: none
   idempotent:
     support: none
     details: Runs the commands each time, unless O(paths) says that nothing can have changed.

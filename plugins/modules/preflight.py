@@ -7,22 +7,17 @@ module: preflight
 short_description: Check the variables of a host before it is touched
 version_added: 1.0.0
 description:
-  - Looks at every variable that starts with C(forge_), on the controller, without connecting to the host.
+  - Checks every variable that starts with C(forge_), on the controller, without connecting to the host.
   - Finds names that no role knows, values of the wrong type, values that refer to something undefined, settings
     that no environment can hold, and a target or database URL of the wrong form.
-  - All findings are said at once, a sentence each, and never with the value of a setting.
+  - All problems are reported at once, a sentence each, and never with the value of a setting.
 author: The Code Forge (@thecodeforge)
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
+extends_documentation_fragment:
+  - thecodeforge.fastapi._attributes
 """
 
 EXAMPLES = r"""
-- name: Check the inventory
+- name: Check the variables of the host
   thecodeforge.fastapi.preflight:
 """
 

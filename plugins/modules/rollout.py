@@ -20,18 +20,6 @@ description:
   - A step that finds its work done does nothing.
 author: The Code Forge (@thecodeforge)
 options:
-  app:
-    description: Name of the app.
-    type: str
-    required: true
-  root:
-    description: Directory that holds the apps.
-    type: path
-    required: true
-  generation:
-    description: Id of a staged generation.
-    type: str
-    required: true
   step:
     description: Which step to take.
     type: str
@@ -89,13 +77,10 @@ options:
     description: Version of the database's schema that the generation was migrated to; a rollback compares it.
     type: str
     default: ""
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
+extends_documentation_fragment:
+  - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._app.generation
+  - thecodeforge.fastapi._attributes
 """
 
 EXAMPLES = r"""

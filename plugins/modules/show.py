@@ -4,10 +4,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: show
-short_description: Print lines for people
+short_description: Show lines for people
 version_added: 1.0.0
 description:
   - Prints lines as they are, without the wrapping and quoting of ansible.builtin.debug.
+  - With another callback than Ansible's default one they are in the result only, which that callback prints in its way; one
+    that writes JSON goes on to write JSON.
 author: The Code Forge (@thecodeforge)
 options:
   lines:
@@ -15,13 +17,8 @@ options:
     type: list
     elements: str
     required: true
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
+extends_documentation_fragment:
+  - thecodeforge.fastapi._attributes
 """
 
 EXAMPLES = r"""
@@ -31,4 +28,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+msg:
+  description: The lines.
+  returned: always
+  type: str
 """
+
+ARGUMENT_SPEC = {"lines": {"type": "list", "elements": "str", "required": True}}

@@ -15,14 +15,6 @@ description:
   - Half-made layers and releases are never used. One counts once it is marked complete, which is done last.
 author: The Code Forge (@thecodeforge)
 options:
-  app:
-    description: Name of the app; names the directories and the units.
-    type: str
-    required: true
-  root:
-    description: Directory that holds the apps.
-    type: path
-    required: true
   group:
     description: Group that may read the environment file.
     type: str
@@ -82,14 +74,13 @@ options:
       - Each has a C(path) on the controller and its C(sha256).
     type: dict
     default: {}
+extends_documentation_fragment:
+  - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
     details: The environment file and the settings files are left out of the diff.
-  idempotent:
-    support: full
 """
 
 EXAMPLES = r"""

@@ -11,14 +11,6 @@ description:
   - Reads only.
 author: The Code Forge (@thecodeforge)
 options:
-  app:
-    description: Name of the app.
-    type: str
-    required: true
-  root:
-    description: Directory that holds the apps.
-    type: path
-    required: true
   health_path:
     description: What is asked of the live generation.
     type: str
@@ -31,13 +23,9 @@ options:
     description: Entries of the ledger to show, the latest last.
     type: int
     default: 5
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
+extends_documentation_fragment:
+  - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._attributes
 """
 
 EXAMPLES = r"""

@@ -80,30 +80,39 @@ def one_node(args: argparse.Namespace, command: list[str]) -> None:
     say(f"{now.name:<12} {args.command}: {now.state} {now.address}, {time.monotonic() - began:.1f} s")
 
 
+def run(args: argparse.Namespace, command: list[str]) -> None:
+    if args.command == "setup":
+        setup.setup()
+        return
+    if args.set_name is not None:
+        state.check_set(args.set_name)
+    if args.command == "up":
+        nodes.up(args.set_name, [nodes.Spec.parse(text) for text in args.specs])
+    elif args.command == "list" and args.inventory:
+        inventory.show(args.set_name or state.default_set())
+    elif args.command == "list":
+        show(args.set_name, args.json)
+    elif args.command == "clean":
+        nodes.clean(args.set_name)
+        say(f"nothing left of set {args.set_name}" if args.set_name else f"nothing left, {HOME} is gone")
+    else:
+        one_node(args, command)
+
+
 def main() -> int:
-    words = sys.argv[1:]
-    end = words.index("--") if "--" in words else len(words)
-    args = parser().parse_args(words[:end])
-    command = words[end + 1 :]  # not left to argparse: before Python 3.13 it drops every -- in it
+    argv = sys.argv[1:]
+    end = argv.index("--") if "--" in argv else len(argv)
+    args = parser().parse_args(argv[:end])
+    command = argv[end + 1 :]  # not left to argparse: before Python 3.13 it drops every -- in it
     try:
-        if args.command == "setup":
-            setup.setup()
-            return 0
-        if args.set_name is not None:
-            state.check_set(args.set_name)
-        if args.command == "up":
-            nodes.up(args.set_name, [nodes.Spec.parse(text) for text in args.specs])
-        elif args.command == "list" and args.inventory:
-            inventory.show(args.set_name or state.default_set())
-        elif args.command == "list":
-            show(args.set_name, args.json)
-        elif args.command == "clean":
-            nodes.clean(args.set_name)
-            say(f"nothing left of set {args.set_name}" if args.set_name else f"nothing left, {HOME} is gone")
-        else:
-            one_node(args, command)
+        run(args, command)
+        sys.stdout.flush()
     except LabError as error:
         say(f"lab: {error}")
+        return 1
+    except BrokenPipeError:
+        # Who reads has seen enough, such as head. What is left is for nobody, also at the end of this process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         say("lab: interrupted; the same command again goes on.")

@@ -1,13 +1,17 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""What a user can get wrong in an inventory, and the sentence that says so."""
+"""What a user can get wrong in an inventory, and the sentence that says so.
+
+Every function returns the problems it has found, a sentence each; an empty list when there are none.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
@@ -34,30 +38,14 @@ RESERVED = re.compile(
     r"^(PATH|PYTHONPATH|FORGE_WORKER_(CURRENT|GENERATION|STATE|DRAIN)|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
     r"|(RUNTIME|STATE|CACHE)_DIRECTORY)\Z"
 )
-OWN = ("RELEASE", "GENERATION")
-POSITIVE = (
-    "forge_timeout",
-    "forge_keepalive",
-    "forge_drain_seconds",
-    "forge_health_deadline",
-    "forge_health_passes",
-    "forge_migrations_timeout",
-    "forge_worker_memory_mb",
-)
-NOT_NEGATIVE = (
-    "forge_database_connections",
-    "forge_keep",
-    "forge_lock_wait",
-    "forge_memory_max_mb",
-    "forge_watch_seconds",
-    "forge_worker_connections",
-    "forge_workers",
-)
+SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
+# Facts with which roles of one run hand their results on. An earlier play has set them, no inventory.
+RESULT = re.compile(r"^forge_(\w+_result|host_facts|rollout_target)\Z")
 
 
-@lru_cache(maxsize=1)
+@cache
 def declared_options() -> dict[str, dict[str, Any]]:
-    """Every variable that a role of this collection declares, name to specification."""
+    """Return every variable that a role of this collection declares, name to specification."""
     options: dict[str, dict[str, Any]] = {}
     for path in sorted(ROLES.glob("*/meta/argument_specs.yml")):
         specs = yaml.load(path.read_text(encoding="utf-8"), LOADER)["argument_specs"]  # noqa: S506 (a safe one)
@@ -66,10 +54,14 @@ def declared_options() -> dict[str, dict[str, Any]]:
     return options
 
 
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: option.get("default") for name, option in declared_options().items()}, **values}
+
+
 def wrong_types(values: dict[str, Any]) -> list[str]:
     """Values that are not of the declared type. The value itself is not repeated: it may be a secret."""
     options = declared_options()
-    said = []
+    problems = []
     for name, value in values.items():
         spec = {key: options[name][key] for key in ("type", "elements", "choices") if key in options[name]}
         if (
@@ -78,8 +70,8 @@ def wrong_types(values: dict[str, Any]) -> list[str]:
         ):
             kind = f"list of {spec['elements']}" if "elements" in spec else spec["type"]
             choices = f", one of {', '.join(map(str, spec['choices']))}" if "choices" in spec else ""
-            said.append(f"{name} must be of type {kind}{choices}.")
-    return said
+            problems.append(f"{name} must be of type {kind}{choices}.")
+    return problems
 
 
 def has_shape(value: Any, kind: str) -> bool:
@@ -87,70 +79,99 @@ def has_shape(value: Any, kind: str) -> bool:
     return value is not None and isinstance(value, {"list": list, "dict": dict}.get(kind, object))
 
 
+def is_account(name: Any) -> bool:
+    return bool(ACCOUNT.match(str(name))) and name != "root"
+
+
+def is_address(address: Any) -> bool:
+    port = re.search(r"(?:^|:)(\d+)$", str(address))
+    return bool(LISTEN.match(str(address))) and (port is None or 0 < int(port[1]) < 65536)
+
+
+def is_below(path: Any) -> bool:
+    return bool(DIRECTORY.match(str(path))) and not str(path).startswith(".")
+
+
+def matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    return lambda value: bool(pattern.match(str(value)))
+
+
+class Rule(NamedTuple):
+    """What the value of a variable, or each entry of a list, must fulfil."""
+
+    names: str  # with blanks between
+    is_right: Callable[[Any], bool]
+    sentence: str  # with {name}, and {value!r} where the value is no secret
+
+
+RULES = (
+    Rule("forge_app", matches(APP),
+         "{name} must be lower-case letters, digits and dashes, a letter first, 31 at most."),
+    Rule("forge_root", matches(ROOT),
+         "{name} must be an absolute path of letters, digits, dots, dashes and underscores."),
+    Rule("forge_user forge_group", is_account,
+         "{name} must be the name of a system account, and not root."),
+    Rule("forge_target", matches(TARGET),
+         "{name} must have the form package.module:app."),
+    Rule("forge_listen", bool,
+         "{name} must name at least one address."),
+    Rule("forge_timeout forge_keepalive forge_drain_seconds forge_health_deadline forge_health_passes "
+         "forge_migrations_timeout forge_worker_memory_mb", lambda value: int(value) > 0,
+         "{name} must be more than 0."),
+    Rule("forge_database_connections forge_keep forge_lock_wait forge_memory_max_mb forge_watch_seconds "
+         "forge_worker_connections forge_workers", lambda value: int(value) >= 0,
+         "{name} must not be negative."),
+    Rule("forge_health_path", lambda path: str(path).startswith("/"),
+         "{name} must start with a slash."),
+    Rule("forge_smoke", lambda requests: all(str(each.get("path", "")).startswith("/") for each in requests),
+         "{name}: each request must have a path that starts with a slash."),
+    Rule("forge_worker_class", lambda name: not name or bool(CLASS.match(str(name))),
+         "{name} must have the form package.module.Class."),
+    Rule("forge_directory", matches(DIRECTORY),
+         "{name} must be a path inside the release, of letters, digits, dots, dashes and underscores."),
+)  # fmt: skip
+RULES_FOR_ENTRIES = (
+    Rule("forge_listen", is_address,
+         "{name}: {value!r} must be address:port, a port, or the path of a unix socket."),
+    Rule("forge_state_directories", is_below,
+         "{name}: {value!r} must be a path below /var/lib, without a slash at its start, such as shop or shop/uploads."),
+    Rule("forge_cache_directories", is_below,
+         "{name}: {value!r} must be a path below /var/cache, without a slash at its start, such as shop or shop/uploads."),
+    Rule("forge_writable_paths", matches(ROOT),
+         "{name}: {value!r} must be an absolute path of letters, digits, dots, dashes and underscores."),
+)  # fmt: skip
+
+
 def wrong_values(values: dict[str, Any]) -> list[str]:
     """Values of the right type that cannot work."""
-    said = []
-    if not APP.match(str(values.get("forge_app", "forge"))):
-        said.append("forge_app must be lower-case letters, digits and dashes, a letter first, 31 at the most.")
-    if not ROOT.match(str(values.get("forge_root", "/srv"))):
-        said.append("forge_root must be an absolute path of letters, digits, dots, dashes and underscores.")
-    for name in ("forge_user", "forge_group"):
-        if not ACCOUNT.match(str(values.get(name, "forge"))) or values.get(name) == "root":
-            said.append(f"{name} must be the name of a system account, and not root.")
-    if not TARGET.match(str(values.get("forge_target", "main:app"))):
-        said.append("forge_target must have the form package.module:app.")
-    for address in values.get("forge_listen", []):
-        port = re.search(r"(?:^|:)(\d+)$", str(address))
-        if not LISTEN.match(str(address)) or (port and not 0 < int(port[1]) < 65536):
-            said.append(f"forge_listen: {address!r} must be address:port, a port, or the path of a unix socket.")
-    if "forge_listen" in values and not values["forge_listen"]:
-        said.append("forge_listen must name at least one address.")
-    said += [f"{name} must be more than 0." for name in POSITIVE if int(values.get(name, 1)) <= 0]
-    said += [f"{name} must not be negative." for name in NOT_NEGATIVE if int(values.get(name, 0)) < 0]
-    if not str(values.get("forge_health_path", "/")).startswith("/"):
-        said.append("forge_health_path must start with a slash.")
-    if not all(str(request.get("path", "")).startswith("/") for request in values.get("forge_smoke", [])):
-        said.append("forge_smoke: each request must have a path that starts with a slash.")
-    said += wrong_server(values)
-    said += wrong_paths(values)
-    for name, process in values.get("forge_processes", {}).items():
-        said += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
-    commands = [(name, each) for name in ("forge_migrations", "forge_seeds") for each in values.get(name, [])]
-    commands += [(name, values[name]) for name in ("forge_smoke_command", "forge_schema_version") if values.get(name)]
-    said += [f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))]
-    return said
+    values = with_defaults(values)
+    problems = []
+    for rule in RULES:
+        wrong = [name for name in rule.names.split() if not rule.is_right(values[name])]
+        problems += [rule.sentence.format(name=name) for name in wrong]
+    for rule in RULES_FOR_ENTRIES:
+        entries = [(name, value) for name in rule.names.split() for value in values[name]]
+        problems += [
+            rule.sentence.format(name=name, value=value) for name, value in entries if not rule.is_right(value)
+        ]
+    problems += wrong_server(values)
+    for name, process in values["forge_processes"].items():
+        problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
+    commands = [(name, each) for name in ("forge_migrations", "forge_seeds") for each in values[name]]
+    commands += [(name, values[name]) for name in ("forge_smoke_command", "forge_schema_version") if values[name]]
+    return problems + [
+        f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))
+    ]
 
 
 def wrong_server(values: dict[str, Any]) -> list[str]:
-    said = []
-    server, worker_class = values.get("forge_server", "gunicorn"), str(values.get("forge_worker_class", ""))
-    if worker_class and not CLASS.match(worker_class):
-        said.append("forge_worker_class must have the form package.module.Class.")
-    if worker_class and server != "gunicorn":
-        said.append(f"forge_worker_class is for forge_server: gunicorn, not for {server}: leave out one of them.")
-    if server == "uvicorn" and int(values.get("forge_workers", 0)) > 1:
-        said.append("forge_server: uvicorn is one process: leave out forge_workers, or use gunicorn.")
-    return said
-
-
-def wrong_paths(values: dict[str, Any]) -> list[str]:
-    said = []
-    if not DIRECTORY.match(str(values.get("forge_directory", "."))):
-        said.append(
-            "forge_directory must be a path inside the release, of letters, digits, dots, dashes and underscores."
-        )
-    for name, base in (("forge_state_directories", "/var/lib"), ("forge_cache_directories", "/var/cache")):
-        said += [
-            f"{name}: {path!r} must be a path below {base}, without a slash at its start, such as shop or shop/uploads."
-            for path in values.get(name, [])
-            if not DIRECTORY.match(str(path)) or str(path).startswith(".")
-        ]
-    said += [
-        f"forge_writable_paths: {path!r} must be an absolute path of letters, digits, dots, dashes and underscores."
-        for path in values.get("forge_writable_paths", [])
-        if not ROOT.match(str(path))
-    ]
-    return said
+    """Settings that the server which is chosen does not have."""
+    server, problems = values["forge_server"], []
+    if values["forge_worker_class"] and server != "gunicorn":
+        problems.append(f"forge_worker_class is for forge_server: gunicorn, not for {server}: leave out one of them.")
+    if server == "uvicorn" and int(values["forge_workers"]) > 1:
+        problems.append("forge_server: uvicorn is one process: leave out forge_workers, or use gunicorn.")
+    return problems
 
 
 def wrong_process(name: str, process: Any) -> list[str]:
@@ -159,69 +180,70 @@ def wrong_process(name: str, process: Any) -> list[str]:
         return ["its name must be lower-case letters, digits and dashes, a letter first, 31 at the most"]
     if not isinstance(process, dict) or not process.get("command"):
         return ["it must have a command"]
-    said = [
+    problems = [
         f"{key} is none of {', '.join(sorted(PROCESS_SETTINGS))}" for key in sorted(set(process) - PROCESS_SETTINGS)
     ]
     command, schedule = str(process["command"]), str(process.get("schedule", ""))
-    problem = "it has a line break" if "\n" in command else command_problem(command)
-    if problem:
-        said.append(f"{command!r} is no command: {problem}")
+    why = "it has a line break" if "\n" in command else command_problem(command)
+    if why:
+        problems.append(f"{command!r} is no command: {why}")
     if schedule and not SCHEDULE.match(schedule):
-        said.append(f"{schedule!r} is no schedule: see systemd.time(7), OnCalendar")
+        problems.append(f"{schedule!r} is no schedule: see systemd.time(7), OnCalendar")
     for key in ("stop_seconds", "count"):
         if not re.fullmatch(r"[1-9]\d{0,4}", str(process.get(key, 1))):
-            said.append(f"{key} must be a number of at least 1")
+            problems.append(f"{key} must be a number of at least 1")
     if schedule and str(process.get("count", 1)) != "1":
-        said.append("a command with a schedule runs once at a time: leave out count")
-    return said
+        problems.append("a command with a schedule runs once at a time: leave out count")
+    return problems
 
 
 def wrong_names(values: dict[str, Any]) -> list[str]:
     """Names of variables and of settings files that meet others or ours."""
-    prefix = str(values.get("forge_environment_prefix", "FORGE_"))
-    files = values.get("forge_files", [])
+    values = with_defaults(values)
+    prefix, files = str(values["forge_environment_prefix"]), values["forge_files"]
     origins: dict[str, list[str]] = {}
     for origin, names in (
-        ("forge_environment", [f"{prefix}{name}" for name in values.get("forge_environment", {})]),
-        ("forge_environment_plain", [str(name) for name in values.get("forge_environment_plain", {})]),
+        ("forge_environment", [f"{prefix}{name}" for name in values["forge_environment"]]),
+        ("forge_environment_plain", [str(name) for name in values["forge_environment_plain"]]),
         ("forge_files", [str(file["variable"]) for file in files if file.get("variable")]),
     ):
         for name in names:
             origins.setdefault(name, []).append(origin)
-    said = []
-    for name, given in origins.items():
-        if RESERVED.match(name) or name in [prefix + own for own in OWN]:
-            said.append(f"{given[0]}: {name} is set by the service itself: choose another name.")
-        if len(given) > 1:
-            said.append(f"{name} is given twice, in {' and in '.join(given)}: leave out one.")
-    return said + wrong_files(files)
+    problems = []
+    for name, found_in in origins.items():
+        if RESERVED.match(name) or name in [prefix + each for each in SET_BY_UNITS]:
+            problems.append(f"{found_in[0]}: {name} is set by the service itself: choose another name.")
+        if len(found_in) > 1:
+            problems.append(f"{name} is given twice, in {' and in '.join(found_in)}: leave out one.")
+    return problems + wrong_files(files)
 
 
 def wrong_files(files: list[dict[str, Any]]) -> list[str]:
-    said, seen = [], set()
+    """Settings files whose name, content or variable cannot be written."""
+    problems, seen = [], set()
     for file in files:
         name = str(file.get("name", ""))
         if not FILE.match(name):
-            said.append(
+            problems.append(
                 f"forge_files: {name!r} must be the name of a file: letters, digits, dots, dashes and underscores."
             )
             continue
         if name in seen:
-            said.append(f"forge_files: {name} is given twice: leave out one.")
+            problems.append(f"forge_files: {name} is given twice: leave out one.")
         seen.add(name)
         if extra := sorted(set(file) - {"name", "content", "variable"}):
-            said.append(f"forge_files: {name}: {', '.join(extra)} is none of content, name, variable.")
+            problems.append(f"forge_files: {name}: {', '.join(extra)} is none of content, name, variable.")
         try:
             as_text(f"the content of {name}", file.get("content"))
         except UnwritableError as error:
-            said.append(f"forge_files: {error}")
+            problems.append(f"forge_files: {error}")
         if file.get("variable") and not NAME.match(str(file["variable"])):
-            said.append(f"forge_files: {name}: variable must be letters, digits and underscores.")
-    return said
+            problems.append(f"forge_files: {name}: variable must be letters, digits and underscores.")
+    return problems
 
 
 def command_problem(command: str) -> str:
-    """Why a command has no words; empty when it has."""
+    """Return why a command cannot be split into arguments; empty when it can."""
     try:
         return "" if shlex.split(command) else "it is empty"
     except ValueError as error:
@@ -230,21 +252,21 @@ def command_problem(command: str) -> str:
 
 def wrong_settings(settings: dict[str, Any], prefix: str, origin: str = "forge_environment") -> list[str]:
     """Settings that cannot be written, or a database URL that cannot be one. Names only, never values."""
-    said = []
+    problems = []
     for name, value in settings.items():
         try:
             write_environment({name: value}, prefix)
         except UnwritableError as error:
-            said.append(f"{origin}: {error}")
+            problems.append(f"{origin}: {error}")
         if str(name) == "DATABASE_URL":
             problem = database_url_problem(value)
             if problem:
-                said.append(f"{origin}: {prefix}DATABASE_URL {problem}.")
-    return said
+                problems.append(f"{origin}: {prefix}DATABASE_URL {problem}.")
+    return problems
 
 
 def database_url_problem(value: Any) -> str:
-    """What is wrong with a database URL; empty when nothing is."""
+    """Return what is wrong with a database URL; empty when nothing is."""
     if not isinstance(value, str) or not value:
         return "is empty: put a host into the group forge_database, or give the URL of your own database"
     try:

@@ -1,92 +1,315 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
-"""Runs a module of this collection on a host, in one quick call.
+"""Runs a module of this collection on a host, in one quick call; ``forge_quick_calls: false`` has Ansible do it.
 
 Ansible's own way sends 180 KB a call, most of it ``ansible.module_utils.basic``, which the host compiles anew each time:
-0.35 s. Ours sends the module and its utilities, a tenth of that, as a script for the host's Python: 0.1 s. Where the
-connection cannot pipeline it is Ansible's way.
+0.35 s. Ours sends the module and what it imports, a tenth of that, as a script for the host's Python: 0.1 s.
+
+Three parts: *the switch* says which way a call goes, *the script* is made and its answer read on the controller, and
+*on the host* is the code that goes along: it stands in for ``AnsibleModule``. Arguments are checked on the controller,
+by Ansible's own validator and the module's ARGUMENT_SPEC, so that they mean the same both ways.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
+import importlib
+import importlib.util
+import inspect
 import json
+import os
+import shlex
+import sys
 import zlib
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail, AnsibleValueOmittedError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator, ValidationResult
+from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.errors import UnsupportedError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 PLUGINS = Path(__file__).parents[3]
-PACKAGE = "ansible_collections.thecodeforge.fastapi.plugins"
 COLLECTION = "thecodeforge.fastapi"
-PYTHON = "/usr/bin/python3"
+PACKAGE = f"ansible_collections.{COLLECTION}.plugins"
+
+# ---- The switch ------------------------------------------------------------------------------------------------------
 
 
 class HostAction(ActionBase):
-    """An action that is a module and nothing more; a subclass says which."""
+    """An action that runs a module on the host. A subclass names it, and so has it read before Ansible forks."""
 
     MODULE = ""
     _supports_check_mode = True
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        host_module(cls.MODULE)
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        return {**result, **call(self, self.MODULE, dict(self._task.args), task_vars)}
+        return {**result, **self.run_module(dict(self._task.args), task_vars)}
+
+    def run_module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Run the module and return its result; for a subclass that does more than that to extend."""
+        return call(self, self.MODULE, arguments, task_vars)
 
 
 def call(
     action: ActionBase, module: str, arguments: dict[str, Any], task_vars: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What a module answers on the host of a task.
+    """Run a module on the host of a task and return its result.
 
     :param action: the action plugin of the task; it knows the connection, and check mode.
     :param module: name of the module, without that of the collection.
+    :raises AnsibleActionFail: when the arguments are not those of the module, or the switch is not a boolean.
     """
-    if not action._is_pipelining_enabled("new"):
-        answer = action._execute_module(
-            module_name=f"{COLLECTION}.{module}", module_args=arguments, task_vars=task_vars
-        )
-        answer.pop("invocation", None)
-        return answer
-    text = script(module, arguments, check=bool(action._task.check_mode), diff=bool(action._task.diff))
-    environment = action._compute_environment_string()
-    command = " ".join(filter(None, [environment, interpreter(task_vars or {}), "-I -S -"]))
-    done = action._low_level_execute_command(command, in_data=text.encode())
-    return parsed(module, done)
+    if is_switched_on(action, task_vars or {}) and takes_input(action):
+        return quick_call(action, module, arguments, task_vars or {})
+    result = action._execute_module(module_name=f"{COLLECTION}.{module}", module_args=arguments, task_vars=task_vars)
+    result.pop("invocation", None)
+    return result
 
 
-def interpreter(task_vars: dict[str, Any]) -> str:
-    """Python of the host: that of the inventory, or the system's, which Debian and Ubuntu have there."""
-    given = str(task_vars.get("ansible_python_interpreter") or "")
-    return given if given.startswith("/") else PYTHON
+def is_switched_on(action: ActionBase, task_vars: dict[str, Any]) -> bool:
+    value = action._templar.template(task_vars.get("forge_quick_calls", True))
+    try:
+        return boolean(value)
+    except TypeError:
+        raise AnsibleActionFail("forge_quick_calls must be of type bool.") from None
 
 
-def parsed(module: str, done: dict[str, Any]) -> dict[str, Any]:
-    """The answer in what a call printed; one that died is a failure that says its last words."""
+def takes_input(action: ActionBase) -> bool:
+    """Return whether a command on the connection can read the script from its standard input.
+
+    Ansible's option ``pipelining`` says so. Its default is no, for the sake of sudo's ``requiretty``, which Debian and
+    Ubuntu do not have; so only a user who has said no is understood to mean it.
+    """
+    connection = action._connection
+    try:
+        _value, origin = connection.get_option_and_origin("pipelining")
+    except KeyError:
+        origin = "none"  # of the plugin: it has no such option, and Ansible decides
+    if origin == "default":
+        connection.set_option("pipelining", True)
+    return action._is_pipelining_enabled("new")
+
+
+def interpreter(action: ActionBase, task_vars: dict[str, Any]) -> str:
+    """Return the shell words that start the Python which Ansible would take on the host.
+
+    Where Ansible would discover it with a call of its own, the shell of this one tries the same names in the same order.
+    """
+    host_vars = task_vars
+    if action._task.delegate_to:
+        host_vars = task_vars.get("ansible_delegated_vars", {}).get(action._task.delegate_to, {})
+    configured = C.config.get_config_value("INTERPRETER_PYTHON", variables=host_vars)
+    try:
+        python = str(action._templar.template(configured) or "auto").strip()
+    except AnsibleValueOmittedError:
+        python = "auto"
+    if python not in ("auto", "auto_silent", "auto_legacy", "auto_legacy_silent"):
+        return python
+    discovered = host_vars.get("ansible_facts", {}).get("discovered_interpreter_python")
+    if discovered:
+        return str(discovered)
+    names = C.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=host_vars)
+    return f"$({' || '.join(f'command -v {shlex.quote(name)}' for name in names)} || echo /usr/bin/python3)"
+
+
+# ---- The script ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HostModule:
+    """What a call needs of a module: its ARGUMENT_SPEC, and the name and text of it and of all that it imports."""
+
+    spec: dict[str, dict[str, Any]]
+    sources: dict[str, str]
+
+
+@cache
+def host_module(module: str) -> HostModule:
+    """Read a module. Where the class of an action asks for it, that is once a run and not once a task and host.
+
+    :raises AttributeError: when the module has no ARGUMENT_SPEC.
+    """
+    name = f"{PACKAGE}.modules.{module}"
+    return HostModule(importlib.import_module(name).ARGUMENT_SPEC, sources_of(name))
+
+
+def sources_of(name: str) -> dict[str, str]:
+    """Return name and text of a module and of all that it imports of this collection, itself or through others."""
+    sources: dict[str, str] = {}
+    pending = [name]
+    while pending:
+        name = pending.pop()
+        if name not in sources:
+            sources[name] = path_of(name).read_text(encoding="utf-8")
+            pending += imports_of(name, sources[name])
+    return sources
+
+
+def imports_of(name: str, text: str) -> Iterator[str]:
+    """Yield the names of this collection's modules that the text of one imports, with ``from``."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), name.rpartition(".")[0])
+            for imported in [origin, *(f"{origin}.{alias.name}" for alias in node.names)]:
+                if imported.startswith(f"{PACKAGE}.") and path_of(imported).is_file():
+                    yield imported
+
+
+def path_of(name: str) -> Path:
+    return PLUGINS.joinpath(*name.removeprefix(f"{PACKAGE}.").split(".")).with_suffix(".py")
+
+
+def quick_call(action: ActionBase, module: str, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+    checked = validated(module, arguments)
+    params = checked.validated_parameters
+    text = script(module, params, check=bool(action._task.check_mode), diff=bool(action._task.diff))
+    python = interpreter(action, task_vars)
+    command = f"{action._compute_environment_string()} {python} -I -S -".strip()
+    result = result_of(module, action._low_level_execute_command(command, in_data=text.encode()))
+    warnings = [f"Both option {each['option']} and its alias {each['alias']} are set." for each in checked._warnings]
+    for name, found in (("warnings", warnings), ("deprecations", checked._deprecations)):
+        if found:
+            result[name] = [*found, *result.get(name, [])]
+    return remove_values(result, checked._no_log_values)
+
+
+def validated(module: str, arguments: dict[str, Any]) -> ValidationResult:
+    """Check the arguments of a module; the result has its parameters, defaults included.
+
+    :raises AnsibleActionFail: naming every argument that is missing, unknown or of the wrong type.
+    """
+    # A path is the host's: its ~ and $HOME are read there.
+    spec = {
+        name: {**option, "type": "str"} if option.get("type") == "path" else option
+        for name, option in host_module(module).spec.items()
+    }
+    # What a module is sent is JSON: no marks of Ansible's on it, and a value from a vault as text.
+    checked = ArgumentSpecValidator(spec).validate(json.loads(json.dumps(arguments, default=str)))
+    if checked.error_messages:
+        unsupported = isinstance(checked.errors[0], UnsupportedError)
+        intro = f"Unsupported parameters for ({COLLECTION}.{module}) module: " if unsupported else ""
+        raise AnsibleActionFail(remove_values(intro + checked.errors.msg, checked._no_log_values))
+    return checked
+
+
+def script(module: str, params: dict[str, Any], check: bool, diff: bool) -> str:
+    """Return a text for the host's Python, which runs a module and prints its result as the last line."""
+    sources = host_module(module).sources
+    content = {"module": next(iter(sources)), "sources": sources, "params": params, "check": check, "diff": diff}
+    packed = base64.b64encode(zlib.compress(json.dumps(content).encode(), 1)).decode()
+    return f'{code_on_the_host()}\nrun(json.loads(zlib.decompress(base64.b64decode("{packed}"))))\n'
+
+
+@cache
+def code_on_the_host() -> str:
+    imports = """\
+from __future__ import annotations
+import base64, importlib, json, os, sys, zlib
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+"""
+    return imports + "".join(inspect.getsource(part) for part in (SentModules, StandIn, run))
+
+
+def result_of(module: str, done: dict[str, Any]) -> dict[str, Any]:
+    """Return the result in what a call printed, or a failure with the last line when there is none."""
     for line in reversed(done["stdout"].splitlines()):
         if line.startswith("{"):
             return dict(json.loads(line))
-    words = (done["stderr"].strip() or done["stdout"].strip() or f"exit code {done['rc']}").splitlines()
-    return {"failed": True, "msg": f"{module} ended without an answer: {words[-1]}", "module_stderr": done["stderr"]}
+    output = (done["stderr"].strip() or done["stdout"].strip() or f"exit code {done['rc']}").splitlines()
+    message = f"{module} ended without an answer: {output[-1]}"
+    if done["rc"] in (126, 127):
+        message = (
+            f"The Python of this host cannot be started ({output[-1]}): install python3 there, or say with "
+            "ansible_python_interpreter where it is."
+        )
+    elif "have a tty" in output[-1]:
+        message += ". Set ansible_pipelining: false for this host."
+    return {"failed": True, "msg": message, "module_stderr": done["stderr"]}
 
 
-def script(module: str, arguments: dict[str, Any], check: bool, diff: bool) -> str:
-    """Text for the host's Python, which runs a module and prints its answer as the last line."""
-    name = f"{PACKAGE}.modules.{module}"
-    sources = {**utilities(), name: (PLUGINS / "modules" / f"{module}.py").read_text(encoding="utf-8")}
-    content = {"module": name, "sources": sources, "arguments": arguments, "check": check, "diff": diff}
-    packed = base64.b64encode(zlib.compress(json.dumps(content).encode(), 1)).decode()
-    bootstrap = (PLUGINS / "module_utils" / "_private" / "bootstrap.py").read_text(encoding="utf-8")
-    return f'{bootstrap}\n\nimport base64, zlib\n\nrun(json.loads(zlib.decompress(base64.b64decode("{packed}"))))\n'
+# ---- On the host -----------------------------------------------------------------------------------------------------
+# Runs on Python 3.9, with the imports that code_on_the_host() gives.
 
 
-@lru_cache(maxsize=1)
-def utilities() -> dict[str, str]:
-    """Name to text of what modules import; the text of a package is empty."""
-    texts = {"ansible.module_utils.basic": "AnsibleModule = None\n"}
-    for path in sorted((PLUGINS / "module_utils" / "_private").glob("*.py")):
-        texts[f"{PACKAGE}.module_utils._private.{path.stem}"] = path.read_text(encoding="utf-8")
-    for name in [*texts, f"{PACKAGE}.modules.any"]:
-        parts = name.split(".")[:-1]
-        texts.update({".".join(parts[: number + 1]): "" for number in range(len(parts))})
-    return texts
+class SentModules:
+    """Imports modules from their texts, by name. What is only the beginning of a name is a package."""
+
+    def __init__(self, sources: dict[str, str]) -> None:
+        self.sources = sources
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        is_package = any(each.startswith(name + ".") for each in self.sources)
+        if name not in self.sources and not is_package:
+            return None
+        spec = ModuleSpec(name, self, origin=f"{name}.py", is_package=is_package)  # type: ignore[arg-type]
+        spec.has_location = True
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        text = self.sources.get(module.__name__, "")
+        exec(compile(text, f"{module.__name__}.py", "exec"), module.__dict__)  # noqa: S102
+
+
+class StandIn:
+    """What our modules use of AnsibleModule. The controller has checked the parameters, and masks the result."""
+
+    call: dict[str, Any] = {}
+
+    def __init__(self, argument_spec: dict[str, dict[str, Any]], supports_check_mode: bool = False) -> None:
+        self.check_mode, self._diff = self.call["check"], self.call["diff"]
+        self.warnings: list[str] = []
+        self.deprecations: list[dict[str, Any]] = []
+        self.params = dict(self.call["params"])
+        for name, option in argument_spec.items():
+            if option.get("type") == "path" and self.params[name]:
+                self.params[name] = os.path.expanduser(os.path.expandvars(self.params[name]))
+        if self.check_mode and not supports_check_mode:
+            self.exit_json(skipped=True, msg="This module does not support check mode.")
+
+    def warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+
+    def deprecate(self, msg: str, **when: Any) -> None:
+        self.deprecations.append({"msg": msg, **when})
+
+    def exit_json(self, **result: Any) -> NoReturn:
+        self.print_result(result)
+        sys.exit(0)
+
+    def fail_json(self, msg: str, **result: Any) -> NoReturn:
+        self.print_result({**result, "failed": True, "msg": msg})
+        sys.exit(1)
+
+    def print_result(self, result: dict[str, Any]) -> None:
+        told = {"warnings": self.warnings, "deprecations": self.deprecations}
+        print("\n" + json.dumps({**result, **{name: each for name, each in told.items() if each}}), flush=True)
+
+
+def run(call: dict[str, Any]) -> None:
+    """Run one module.
+
+    :param call: ``module`` (its full name), ``sources`` (name to text), ``params``, ``check`` and ``diff``.
+    """
+    StandIn.call = call
+    basic: Any = ModuleType("ansible.module_utils.basic")
+    basic.AnsibleModule = StandIn
+    sys.modules[basic.__name__] = basic
+    sys.meta_path.insert(0, SentModules(call["sources"]))  # type: ignore[arg-type]
+    importlib.import_module(call["module"]).main()

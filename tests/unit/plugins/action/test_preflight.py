@@ -108,3 +108,11 @@ def test_right_inventory_passes_also_in_check_mode(tmp_path: Path) -> None:
     assert rc == 0, output
     assert "changed=0" in output
     assert SECRET not in output
+
+
+def test_results_of_an_earlier_play_are_not_evaluated(tmp_path: Path) -> None:
+    _rc, output = preflight(
+        tmp_path, forge_build_result="{{ no_such_thing }}", forge_host_facts={"os": "{{ nor_this }}"}
+    )
+    assert "cannot be worked out" not in output
+    assert "must be of type" not in output

@@ -35,14 +35,20 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
     def exit_json(_module: object, **answer: Any) -> None:
         raise Answered(answer)
 
+    def warn(_module: object, warning: str) -> None:
+        warnings.append(warning)
+
+    warnings: list[str] = []
     monkeypatch.setattr(basic.AnsibleModule, "exit_json", exit_json)
+    monkeypatch.setattr(basic.AnsibleModule, "warn", warn)
     monkeypatch.setattr(layout_module.os, "fchown", lambda *_arguments: None)
 
     def call(owner: dict[str, Any], state: str = "held", **more: Any) -> dict[str, Any]:
         arguments = {"app": "forge", "root": str(tmp_path), "state": state, "reason": "deploy", "_owner": owner, **more}
+        warnings.clear()
         with patch_module_args(arguments), pytest.raises(Answered) as caught:
             module.main()
-        return caught.value.args[0]
+        return {**caught.value.args[0], **({"warnings": list(warnings)} if warnings else {})}
 
     return call
 
@@ -68,16 +74,16 @@ def test_holder_may_take_it_again_and_keeps_its_since(
     assert again["holder"]["expires"] > first["expires"]
 
 
-def test_heartbeat_keeps_ones_own_and_takes_nothing(lock: Callable[..., dict[str, Any]]) -> None:
-    assert lock(ANN, "kept")["refused"], "it was never taken, or given back, or broken"
+def test_heartbeat_refreshes_ones_own_and_takes_nothing(lock: Callable[..., dict[str, Any]]) -> None:
+    assert lock(ANN, "refreshed")["refused"], "it was never taken, or given back, or broken"
     first = lock(ANN, seconds=60)["holder"]
-    kept = lock(ANN, "kept", reason="", seconds=600)
-    assert not kept["refused"]
-    assert kept["holder"] == {**first, "expires": kept["holder"]["expires"]}
-    assert kept["holder"]["expires"] > first["expires"] + 500
-    assert lock(BOB, "kept")["refused"]
+    refreshed = lock(ANN, "refreshed", reason="", seconds=600)
+    assert not refreshed["refused"]
+    assert refreshed["holder"] == {**first, "expires": refreshed["holder"]["expires"]}
+    assert refreshed["holder"]["expires"] > first["expires"] + 500
+    assert lock(BOB, "refreshed")["refused"]
     lock(ANN, "released")
-    assert lock(ANN, "kept")["refused"]
+    assert lock(ANN, "refreshed")["refused"]
 
 
 def test_only_the_holder_releases_it(lock: Callable[..., dict[str, Any]]) -> None:
@@ -105,15 +111,44 @@ def test_lock_of_a_controller_that_died_expires(
 
 def test_lock_of_a_dead_process_is_taken_over_and_no_other(lock: Callable[..., dict[str, Any]]) -> None:
     lock(ANN)
-    assert lock(BOB, _over="m-3-3")["refused"]
-    assert not lock(BOB, _over=ANN["token"])["refused"]
+    assert lock(BOB, _dead="m-3-3")["refused"]
+    assert not lock(BOB, _dead=ANN["token"])["refused"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"token": "x"}'])
-def test_broken_lock_file_holds_nobody_up(lock: Callable[..., dict[str, Any]], tmp_path: Path, text: str) -> None:
-    (tmp_path / "forge").mkdir()
-    (tmp_path / "forge" / "lock.json").write_text(text)
-    assert not lock(ANN)["refused"]
+BROKEN = [
+    ("", "cannot be read as a lock"),
+    ("{", "cannot be read as a lock"),
+    ("[" * 100_000, "cannot be read as a lock"),
+    ("[]", "does not say who holds the lock"),
+    ('{"token": "x"}', "does not say who holds the lock"),
+    ('{"token": "x", "expires": "soon"}', "does not say who holds the lock"),
+    ('{"expires": 9e12}', "does not say who holds the lock"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), BROKEN)
+def test_broken_lock_file_holds_nobody_up_and_is_replaced(
+    lock: Callable[..., dict[str, Any]], tmp_path: Path, text: str, problem: str
+) -> None:
+    path = tmp_path / "forge" / "lock.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    answer = lock(ANN)
+    assert (answer["changed"], answer["refused"]) == (True, False)
+    assert [problem in warning and str(path) in warning for warning in answer["warnings"]] == [True]
+    assert json.loads(path.read_text())["user"] == "ann"
+    assert "warnings" not in lock(BOB)
+
+
+def test_broken_lock_file_is_removed_by_who_breaks_the_lock(
+    lock: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "forge" / "lock.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    assert not lock(ANN, "released")["changed"]
+    assert lock(ANN, "broken")["changed"]
+    assert not path.exists()
 
 
 def test_check_mode_takes_nothing(lock: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.action.host_info import unsupported
+import yaml
 from ansible_collections.thecodeforge.fastapi.plugins.modules import host_info
+from ansible_collections.thecodeforge.fastapi.plugins.modules.host_info import unsupported
 
 
 @pytest.mark.parametrize(
@@ -123,12 +124,25 @@ def test_memory_is_read() -> None:
     assert host_info.memory_total_mb() > 100
 
 
-def test_hosts_that_are_not_supported() -> None:
-    def host(system: str, version: str, systemd: bool = True) -> dict[str, Any]:
+def test_hosts_that_are_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_info.platform, "node", lambda: "web1")
+
+    def host(system: str, version: str, systemd: bool = True) -> Any:
         name = f"{system.title()} {version}"
         return {"os": {"id": system, "version": version, "name": name}, "booted_with_systemd": systemd}
 
-    only = "this collection supports debian 12 with systemd."
+    only = "this collection supports debian 12 with systemd. Nothing was changed."
     assert unsupported(host("debian", "12"), ["debian 12"]) == ""
-    assert unsupported(host("fedora", "44"), ["debian 12"]) == f"runs Fedora 44: {only}"
-    assert unsupported(host("debian", "12", systemd=False), ["debian 12"]) == f"runs Debian 12 without systemd: {only}"
+    assert unsupported(host("debian", "12", systemd=False), []) == ""
+    assert unsupported(host("fedora", "44"), ["debian 12"]) == f"web1 runs Fedora 44: {only}"
+    assert (
+        unsupported(host("debian", "12", systemd=False), ["debian 12"])
+        == f"web1 runs Debian 12 without systemd: {only}"
+    )
+
+
+def test_every_fact_has_its_place_in_the_list_and_in_the_documentation() -> None:
+    facts = host_info.gather({"python": sys.executable, "user": "no", "group": "no", "packages": []})
+    documented = yaml.safe_load(host_info.RETURN)["host"]["contains"]
+    assert list(facts) == list(host_info.HostFacts.__annotations__)
+    assert set(facts) == set(documented)

@@ -7,6 +7,9 @@ from urllib.parse import quote
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inventory.rules import (
+    RESULT,
+    RULES,
+    RULES_FOR_ENTRIES,
     database_url_problem,
     declared_options,
     wrong_names,
@@ -25,6 +28,26 @@ def test_every_roles_variables_are_declared() -> None:
     assert {"forge_app", "forge_workers", "forge_environment", "forge_health_path", "forge_source"} <= set(options)
     assert all(name.startswith("forge_") for name in options)
     assert all("type" in option for option in options.values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["forge_host_facts", "forge_build_result", "forge_rollout_target", "forge_rollout_result", "forge_status_result"],
+)
+def test_results_of_roles_are_known_as_such(name: str) -> None:
+    assert RESULT.match(name)
+
+
+def test_what_a_user_sets_is_no_result() -> None:
+    results = {name for name in declared_options() if RESULT.match(name)}
+    assert all(declared_options()[name]["type"] == "dict" for name in results)
+    assert not RESULT.match("forge_status_file")
+    assert not RESULT.match("forge_environment")
+
+
+def test_every_rule_is_for_a_variable_that_is_declared() -> None:
+    named = {name for rule in (*RULES, *RULES_FOR_ENTRIES) for name in rule.names.split()}
+    assert named <= set(declared_options())
 
 
 def test_defaults_of_the_roles_are_right() -> None:
@@ -82,8 +105,8 @@ def test_address_to_listen_on(address: str) -> None:
      "8000;", "/run/%x.sock", "unix:/run/x.sock", "http://0.0.0.0:80"],
 )  # fmt: skip
 def test_address_that_nobody_can_listen_on(address: str) -> None:
-    said = wrong_values({"forge_listen": ["8000", address]})
-    assert said == [f"forge_listen: {address!r} must be address:port, a port, or the path of a unix socket."]
+    problems = wrong_values({"forge_listen": ["8000", address]})
+    assert problems == [f"forge_listen: {address!r} must be address:port, a port, or the path of a unix socket."]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +132,9 @@ def test_address_that_nobody_can_listen_on(address: str) -> None:
     ],
 )
 def test_value_that_cannot_work(values: dict[str, Any], sentence: str) -> None:
-    said = wrong_values(values)
-    assert len(said) == 1
-    assert said[0].startswith(sentence)
+    problems = wrong_values(values)
+    assert len(problems) == 1
+    assert problems[0].startswith(sentence)
 
 
 @pytest.mark.parametrize("root", ["/srv", "/srv/", "/opt/my_apps-2/x.y"])
@@ -166,9 +189,9 @@ def test_target_of_the_wrong_form(target: str) -> None:
 )
 def test_database_url_of_the_wrong_form(value: Any, problem: str) -> None:
     assert problem in database_url_problem(value)
-    said = wrong_settings({"DATABASE_URL": value}, "FORGE_")
-    assert any(sentence.startswith("forge_environment: FORGE_DATABASE_URL ") for sentence in said)
-    assert not any("pass" in sentence.replace("password", "") for sentence in said)
+    problems = wrong_settings({"DATABASE_URL": value}, "FORGE_")
+    assert any(sentence.startswith("forge_environment: FORGE_DATABASE_URL ") for sentence in problems)
+    assert not any("pass" in sentence.replace("password", "") for sentence in problems)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20))
@@ -183,13 +206,13 @@ def test_database_in_a_file_needs_no_host() -> None:
 
 def test_every_setting_that_cannot_be_written_is_named_without_its_value() -> None:
     settings = {"A KEY": SECRET, "NOTHING": None, "BELL": f"{SECRET}\a", "RIGHT": SECRET, "ODD": {"a", SECRET}}
-    said = wrong_settings(settings, "FORGE_")
-    assert len(said) == 4
-    assert [name in sentence for name, sentence in zip(["A KEY", "NOTHING", "BELL", "ODD"], said, strict=True)] == [
+    problems = wrong_settings(settings, "FORGE_")
+    assert len(problems) == 4
+    assert [name in sentence for name, sentence in zip(["A KEY", "NOTHING", "BELL", "ODD"], problems, strict=True)] == [
         True
     ] * 4
-    assert all(sentence.startswith("forge_environment: ") for sentence in said)
-    assert SECRET not in " ".join(said)
+    assert all(sentence.startswith("forge_environment: ") for sentence in problems)
+    assert SECRET not in " ".join(problems)
 
 
 def process(**settings: Any) -> dict[str, Any]:
@@ -197,7 +220,7 @@ def process(**settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "sentence"),
     [
         ({"forge_worker_class": "ShopWorker"}, "forge_worker_class must have the form package.module.Class."),
         (
@@ -225,8 +248,8 @@ def process(**settings: Any) -> dict[str, Any]:
         ({"forge_seeds": [" "]}, "forge_seeds: ' ' is no command: it is empty."),
     ],
 )
-def test_what_cannot_run_is_said(values: dict[str, Any], said: str) -> None:
-    assert said in " ".join(wrong_values(values))
+def test_what_cannot_run_is_said(values: dict[str, Any], sentence: str) -> None:
+    assert sentence in " ".join(wrong_values(values))
 
 
 def test_what_can_run_is_let_through() -> None:
@@ -247,7 +270,7 @@ def test_what_can_run_is_let_through() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "sentence"),
     [
         ({"forge_environment": {"RELEASE": "1"}}, "forge_environment: FORGE_RELEASE is set by the service itself"),
         (
@@ -275,9 +298,8 @@ def test_what_can_run_is_let_through() -> None:
         ({"forge_files": [{"name": "a", "content": "", "variable": "A B"}]}, "variable must be letters"),
     ],
 )
-def test_names_that_meet_are_said(values: dict[str, Any], said: str) -> None:
-    found = " ".join(wrong_names(values))
-    assert said in found
+def test_names_that_meet_are_said(values: dict[str, Any], sentence: str) -> None:
+    assert sentence in " ".join(wrong_names(values))
 
 
 def test_names_that_do_not_meet_are_let_through() -> None:

@@ -1,0 +1,26 @@
+# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+"""Documentation of the options that say which app, and which generation of it."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  app:
+    description: Name of the app.
+    type: str
+    required: true
+  root:
+    description: Directory that holds the apps.
+    type: path
+    required: true
+"""
+
+    GENERATION = r"""
+options:
+  generation:
+    description: Id of a staged generation.
+    type: str
+    required: true
+"""

@@ -1,0 +1,49 @@
+"""The documentation of a module, as ansible-doc shows it with its fragments, says what its ARGUMENT_SPEC takes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+COLLECTION = "thecodeforge.fastapi"
+MODULES = sorted(path.stem for path in (REPOSITORY / "plugins" / "modules").glob("*.py"))
+SAME = ("type", "elements", "choices", "default", "required")
+
+
+@cache
+def documents() -> dict[str, dict[str, Any]]:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-doc"), "-t", "module", "-j", *(f"{COLLECTION}.{each}" for each in MODULES)],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
+    )  # fmt: skip
+    return {name.rpartition(".")[2]: found["doc"] for name, found in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_options_are_those_of_the_argument_spec(module: str) -> None:
+    spec = getattr(
+        importlib.import_module(f"ansible_collections.{COLLECTION}.plugins.modules.{module}"), "ARGUMENT_SPEC", {}
+    )
+    taken = {name: option for name, option in spec.items() if not name.startswith("_")}
+    documented = documents()[module].get("options", {})
+    assert set(documented) == set(taken)
+    for name, option in taken.items():
+        for key in SAME:
+            assert (documented[name].get(key) or None) == (option.get(key) or None), f"{name}: {key}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_supports(module: str) -> None:
+    attributes = documents()[module]["attributes"]
+    assert set(attributes) >= {"check_mode", "diff_mode", "idempotent"}
+    assert all(each["support"] in ("full", "partial", "none") for each in attributes.values())
