@@ -85,7 +85,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             runs.append(run_once(Path(scratch)))
     medians = {
-        step: {key: round(statistics.median(run[step][key] for run in runs), 2) for key in runs[0][step]} for step in runs[0]
+        step: {key: round(statistics.median(run[step][key] for run in runs), 2) for key in runs[0][step]}
+        for step in runs[0]
     }
     for step, values in medians.items():
         print(f"{step:6}" + "  ".join(f"{key} {value:g}" for key, value in values.items()))

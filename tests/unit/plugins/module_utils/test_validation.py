@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import app_check, systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.transport.host_call import SentModules
 from fake_staging import GENERATION, FakeTransient
 
 
@@ -83,3 +87,13 @@ def test_what_the_units_name_must_be_there(
     stage = make(units=units)
     with pytest.raises(StageError, match=f"^{sentence}"):
         stage.apply(stage.compare()["missing"])
+
+
+def test_script_for_the_apps_python_is_found_in_a_quick_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a module has no file: the validation reads the text that was sent."""
+    text = inspect.getsource(app_check)
+    monkeypatch.setattr(sys, "meta_path", [SentModules({"sent_app_check": text}), *sys.meta_path])
+    try:
+        assert inspect.getsource(importlib.import_module("sent_app_check")) == text
+    finally:
+        sys.modules.pop("sent_app_check", None)
