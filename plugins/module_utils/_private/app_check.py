@@ -16,7 +16,7 @@ import sys
 import traceback
 from typing import Any
 
-# pydantic's words for what only the host can answer.
+# pydantic's names of what only the host can answer.
 ABOUT_FILES = ("path_not_file", "path_not_directory", "path_exists")
 
 
@@ -101,8 +101,10 @@ def is_above(name: str, module: str) -> bool:
 
 def where(error: BaseException) -> str:
     """File and line in which an error arose, the import machinery and this script left out."""
-    own = check.__code__.co_filename
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != own and f.filename[0] != "<"]
+    this_script = check.__code__.co_filename
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.filename != this_script and f.filename[0] != "<"
+    ]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
@@ -111,8 +113,8 @@ def check(target: str) -> dict:
         problems = load(target)
         return {"problems": problems, "settings": False, "target": bool(problems), "files": telling_files(target)}
     except SystemExit as error:
-        words = error.code if isinstance(error.code, str) else f"it exits with code {error.code}"
-        return {"problems": [f"{target} stops while it loads: {words}"], "settings": False, "target": False}
+        message = error.code if isinstance(error.code, str) else f"it exits with code {error.code}"
+        return {"problems": [f"{target} stops while it loads: {message}"], "settings": False, "target": False}
     except BaseException as error:
         kind = type(error).__name__
         if kind == "ValidationError" and hasattr(error, "errors"):

@@ -70,11 +70,11 @@ class Generations:
             return []
 
     def shorten_ledger(self) -> None:
-        """Years of releases stay, but not for ever: the oldest go when there are many."""
+        """Years of releases stay, but not forever: the oldest go when there are many."""
         lines = self._ledger_lines()
         if len(lines) > 2 * LEDGER_ENTRIES:
-            kept = "".join(line + "\n" for line in lines[-LEDGER_ENTRIES:])
-            write_atomically(self.layout.ledger, kept.encode(), 0o644)
+            remaining = "".join(line + "\n" for line in lines[-LEDGER_ENTRIES:])
+            write_atomically(self.layout.ledger, remaining.encode(), 0o644)
 
     def _last_switch(self) -> LedgerEvent:
         switches = [event for event in self.ledger() if event.result == "switched"]

@@ -14,7 +14,7 @@ from .masking import mask, secrets_below
 from .probe import PROBE_TIMEOUT, HealthCheck
 from .serving import installed_text, timer_of
 
-PAUSE = 0.02  # seconds between two looks; a look takes half as long
+PAUSE = 0.02  # seconds between two checks; a check takes half as long
 # Seconds that systemd and Gunicorn add to the drain: see graceful_timeout and TimeoutStopSec in the service role.
 STOP_MARGIN = 30
 
@@ -124,8 +124,8 @@ class Processes:
         """
         web = [] if keep_web else [self.layout.socket(self.generation), self.service]
         # By pattern: what a lost directory had named is stopped too, and what was never loaded is no failure.
-        own = f"{self.layout.app}.*@{self.generation}."
-        others = [f"{self.layout.app}@{self.generation}.[t]arget", f"{own}timer", f"{own}service"]
+        pattern = f"{self.layout.app}.*@{self.generation}."
+        others = [f"{self.layout.app}@{self.generation}.[t]arget", f"{pattern}timer", f"{pattern}service"]
         seconds = drain_seconds
         if self.layout.processes(self.generation):
             if web:

@@ -74,8 +74,8 @@ class GenerationRecord(Document):
     @classmethod
     def from_dict(cls, document: object) -> GenerationRecord:
         record = super().from_dict(document)
-        there = bool(document) and isinstance(document, dict)
-        return dataclasses.replace(record, state="staged") if there and not record.state else record
+        exists = bool(document) and isinstance(document, dict)
+        return dataclasses.replace(record, state="staged") if exists and not record.state else record
 
 
 @dataclass(frozen=True)
