@@ -1,11 +1,11 @@
-# make demo | test | check | clean. Options of a benchmark: make bench-converge BENCH='--hosts 1 --reps 3'
+# make demo | test | check | sanity | clean. Options: make bench-converge BENCH='--hosts 1 --reps 3', make sanity SANITY='--core 2.21'
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check test test-apps bench-swap bench-converge bench-serve clean
+.PHONY: help setup lab demo check sanity artifact test test-apps bench-swap bench-converge bench-serve clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,12 @@ demo: lab ## empty systemd nodes to a serving app, and a curl of it
 
 check: setup ## lint and unit tests
 	@tools/check
+
+sanity: setup ## ansible-test with each ansible-core, and the other gates of Ansible's field, on what is shipped
+	@tools/sanity $(SANITY)
+
+artifact: setup ## the collection as users get it, in build/artifact
+	@tools/artifact
 
 test: lab ## everything
 	@tools/all
