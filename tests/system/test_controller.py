@@ -191,7 +191,23 @@ def test_the_distributions_own_python_deploys(controller: Controller) -> None:
     names = " -o ".join(f"-name {name}" for name in tools)
     assert controller.nodes.on(target, f"find / -xdev \\( {names} \\)") == ""
 
+    serving = [controller.nodes.on(host, "readlink /srv/forge/current || true") for host in HOSTS]
+    releases = {Path(generation).name.partition("-")[0] for generation in serving if generation}
+    assert releases == {live.partition("-")[0]}, "the same code, built with another Python, is the same release"
+
     assert live in controller.play("status").output
     again = controller.play("site")
     assert again.changed(address) == 0
     assert controller.nodes.live(target) == live
+
+
+def test_a_controller_without_a_fit_uv_is_told_which_one_and_how_to_get_it(controller: Controller) -> None:
+    for unfit, found in (("pip uninstall --quiet --yes uv", ""), ("pip install --quiet uv==0.4.0", "0.4.0")):
+        controller.run(unfit)
+        refused = controller.play("build", check=False)
+        assert refused.rc != 0
+        assert re.search(r"\buv \d+\.\d+(\.\d+)? or newer\b[^\n]*\bpip install --upgrade uv\b", refused.said())
+        assert found in refused.output
+        assert "Traceback" not in refused.output
+    controller.run("pip install --quiet --upgrade uv")  # without --upgrade an old one stays
+    controller.play("build")
