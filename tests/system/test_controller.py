@@ -201,6 +201,7 @@ def test_the_distributions_own_python_deploys(controller: Controller) -> None:
     assert controller.nodes.live(target) == live
 
 
+@pytest.mark.parametrize("controller", ["controller12"], indirect=True)
 def test_a_controller_without_a_fit_uv_is_told_which_one_and_how_to_get_it(controller: Controller) -> None:
     for unfit, found in (("pip uninstall --quiet --yes uv", ""), ("pip install --quiet uv==0.4.0", "0.4.0")):
         controller.run(unfit)
