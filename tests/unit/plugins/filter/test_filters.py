@@ -16,7 +16,6 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report impor
 from ansible_collections.thecodeforge.fastapi.plugins.filter.table import table
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.generation_id import generation_id
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inventory.names import unknown_names
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,16 +97,6 @@ def test_table_lines_its_columns_up() -> None:
         "longer.example.org  12       x",
     ]
     assert table([]) == []
-
-
-def test_unknown_names_say_what_was_meant() -> None:
-    known = ["forge_workers", "forge_listen", "forge_environment"]
-    said = unknown_names(["forge_listen", "forge_enviroment", "forge_worker", "forge_xyzzy"], known)
-    assert said == [
-        "forge_enviroment (did you mean forge_environment?)",
-        "forge_worker (did you mean forge_workers?)",
-        "forge_xyzzy",
-    ]
 
 
 def test_access_rules_let_only_the_clients_in_and_only_with_a_password() -> None:
