@@ -29,7 +29,9 @@ options:
     elements: dict
     required: true
   results:
-    description: What M(thecodeforge.fastapi.rollout) returned on each host for C(candidate) and C(switch); empty where it did not run.
+    description:
+      - What M(thecodeforge.fastapi.rollout) returned on each host for C(candidate) and C(switch); empty where it did
+        not run.
     type: list
     elements: dict
     required: true

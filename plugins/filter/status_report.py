@@ -24,7 +24,8 @@ options:
     elements: dict
     required: true
   releases:
-    description: What M(thecodeforge.fastapi.stage) returned on each host in check mode; empty where it was not compared.
+    description:
+      - What M(thecodeforge.fastapi.stage) returned on each host in check mode; empty where it was not compared.
     type: list
     elements: dict
     required: true

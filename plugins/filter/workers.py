@@ -69,8 +69,8 @@ _value:
   type: dict
 """
 
-# Up to here the documented rule is honoured. Measured on 2 CPUs (docs/measured.md, serving): 5 workers serve 0.99 of what
-# 2 serve, 9 serve 0.89.
+# Up to here the documented rule is honoured. Measured on 2 CPUs (docs/measured.md, serving): 5 workers serve 0.99 of
+# what 2 serve, 9 serve 0.89.
 SMALL_HOST_CPUS = 4
 # A quarter of the memory is left to the system and to what grows.
 MEMORY_SHARE = 0.75

@@ -13,6 +13,7 @@ import sys
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,7 +146,7 @@ def reads_in(place: list[Path]) -> set[str]:
 
 
 def test_no_role_playbook_or_plugin_reads_a_hidden_fact_of_another() -> None:
-    """What passes from one to the next is a documented variable; a hidden one is known where it is set, and nowhere else."""
+    """What passes from one to the next is a documented variable; a hidden one is known only where it is set."""
     hidden = {
         place: sorted(foreign) for place, files in places().items() if (foreign := reads_in(files) - sets_in(files))
     }
@@ -230,9 +231,8 @@ def test_plays_leave_to_the_inventory_what_is_its_own(path: Path) -> None:
 def test_playbooks_check_variables_once(path: Path) -> None:
     """Preflight does; a role that runs as a whole would again, while a step has no specification."""
     for play in plays(path):
-        for task in [
-            step for each in play["tasks"] for step in [each, *each.get("block", []), *each.get("rescue", [])]
-        ]:
+        steps = ([each, *each.get("block", []), *each.get("rescue", [])] for each in play["tasks"])
+        for task in chain.from_iterable(steps):
             call = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role")
             if call:
                 assert ("tasks_from" in call) == ("rolespec_validate" not in call), task["name"]
@@ -270,6 +270,7 @@ def test_readme_says_which_roles_are_included_when_a_result_is_absent(docs: Modu
     empty = {"common": "`forge_host_facts` is empty", "build": "`forge_build_result` is empty"}
     assert docs.included_roles("service") == empty
     assert docs.included_roles("rollout") == {"release": "`forge_rollout_target` and `forge_release_result` are empty"}
+    assert docs.included_roles("release")["service_user"] == "the host lacks what it provides"
     assert "- [build](../build/README.md) when `forge_build_result` is empty" in docs.readme("service")
     assert "- `forge_service_result` (dict): `files` and `units`" in docs.readme("service")
 
