@@ -1,7 +1,7 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -14,18 +14,48 @@ description:
     how long it took.
 options:
   _input:
-    description: Variables of the hosts.
+    description: Names of the hosts.
+    type: list
+    elements: str
+    required: true
+  facts:
+    description: C(host) of M(thecodeforge.fastapi.host_info) for each host.
     type: list
     elements: dict
+    required: true
+  targets:
+    description: What each host was to serve, with C(generation), C(live), C(workers), C(listen), and perhaps C(drains).
+    type: list
+    elements: dict
+    required: true
+  results:
+    description:
+      - What M(thecodeforge.fastapi.rollout) returned on each host for C(candidate) and C(switch); empty where it did
+        not run.
+    type: list
+    elements: dict
+    required: true
+  addresses:
+    description: Name or address of each host, where it is not the host's name; empty where it is.
+    type: list
+    elements: str
     required: true
 """
 
 EXAMPLES = r"""
-- name: Say what serves
+- name: Show what serves
   ansible.builtin.debug:
-    msg: "{{ rows | thecodeforge.fastapi.table }}"
+    msg: "{{ ['web1'] | thecodeforge.fastapi.rollout_report(**of_the_hosts) | thecodeforge.fastapi.table }}"
   vars:
-    rows: "{{ ansible_play_hosts | map('extract', hostvars) | thecodeforge.fastapi.rollout_report }}"
+    of_the_hosts:
+      facts: [{os: {name: Debian 12}, python: {version: 3.11.2}}]
+      targets:
+        - generation: bbbbbbbbbbbb-00000000
+          live: aaaaaaaaaaaa-00000000
+          workers: {count: 5, reason: "2 CPUs: 2 x 2 + 1"}
+          listen: ["0.0.0.0:8000"]
+      results: [{}]
+      addresses: [192.0.2.7]
 """
 
 RETURN = r"""
@@ -38,45 +68,48 @@ _value:
 HEAD = ["host", "system", "Python", "workers", "why", "from", "to", "address", "seconds"]
 
 
-def rollout_report(hosts: list[Mapping[str, Any]]) -> list[list[str]]:
-    return [HEAD, *(row(host) for host in hosts)]
+def rollout_report(
+    hosts: Iterable[str],
+    facts: Iterable[Mapping[str, Any]],
+    targets: Iterable[Mapping[str, Any]],
+    results: Iterable[Mapping[str, Any]],
+    addresses: Iterable[str],
+) -> list[list[str]]:
+    """Rows of the table; the head alone without hosts."""
+    return [HEAD, *map(row, hosts, facts, targets, results, addresses)]
 
 
-def row(host: Mapping[str, Any]) -> list[str]:
-    look = host["__forge_look"]["host"]
-    workers = host["__forge_workers"]
-    staged = host["__forge_staged"]
-    to = staged["generation"]
-    steps = [host.get(name) or {} for name in ("__forge_candidate", "__forge_switched")]
-    changed = any(step.get("changed") for step in steps)
+def row(
+    host: str, facts: Mapping[str, Any], target: Mapping[str, Any], result: Mapping[str, Any], address: str
+) -> list[str]:
+    """What became of one host."""
+    candidate, switch = result.get("candidate") or {}, result.get("switch") or {}
+    changed = bool(candidate.get("changed") or switch.get("changed"))
+    drains = target.get("drains", True)
     return [
-        host["inventory_hostname"],
-        look["os"]["name"],
-        look["python"]["version"],
-        str(workers["count"]),
-        workers["reason"] + ("" if drains(host) else "; no drain: a release may cut requests"),
-        (staged["live"] or "nothing") if changed else "no change",
-        to,
-        url(host),
-        f"{steps[0].get('seconds', 0) + steps[1].get('switched_in', 0):.1f}" if changed else "-",
+        host,
+        facts["os"]["name"],
+        facts["python"]["version"],
+        str(target["workers"]["count"]),
+        target["workers"]["reason"] + ("" if drains else "; no drain: a release may cut requests"),
+        (target["live"] or "nothing") if changed else "no change",
+        target["generation"],
+        url(str(target["listen"][0]), address or host),
+        f"{candidate.get('seconds', 0) + switch.get('switched_in', 0):.1f}" if changed else "-",
     ]
 
 
-def drains(host: Mapping[str, Any]) -> bool:
-    """Can what serves stand by and drain? Known once the generation is staged."""
-    staged: dict[str, Any] = {**host["__forge_staged"], **(host.get("__forge_staged_now") or {})}
-    return bool(staged.get("drains", True))
+def url(listen: str, host: str) -> str:
+    """Where a public socket is reached.
 
-
-def url(host: Mapping[str, Any]) -> str:
-    """Where the first public socket is reached."""
-    address = str(host["__forge_listen"][0])
-    if address.startswith("/"):
-        return address
-    name, _colon, port = address.rpartition(":")
+    :param listen: one of ``forge_listen``.
+    :param host: name or address, for a socket that is bound to every address.
+    """
+    if listen.startswith("/"):
+        return listen
+    name, _colon, port = listen.rpartition(":")
     if name in ("", "0.0.0.0", "[::]"):  # noqa: S104
-        name = str(host.get("ansible_host", host["inventory_hostname"]))
-        name = f"[{name}]" if ":" in name else name
+        name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}"
 
 

@@ -1,7 +1,7 @@
 # Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -14,7 +14,18 @@ description:
     healthy, what a rollback goes to, whether the host differs from the inventory, and who holds the lock.
 options:
   _input:
-    description: Variables of the hosts.
+    description: Names of the hosts.
+    type: list
+    elements: str
+    required: true
+  statuses:
+    description: What M(thecodeforge.fastapi.status) returned on each host.
+    type: list
+    elements: dict
+    required: true
+  releases:
+    description:
+      - What M(thecodeforge.fastapi.stage) returned on each host in check mode; empty where it was not compared.
     type: list
     elements: dict
     required: true
@@ -23,7 +34,7 @@ options:
 EXAMPLES = r"""
 - name: Show the hosts
   ansible.builtin.debug:
-    msg: "{{ ansible_play_hosts | map('extract', hostvars) | thecodeforge.fastapi.status_report | thecodeforge.fastapi.table }}"
+    msg: "{{ ['web1'] | thecodeforge.fastapi.status_report([status], [{}]) | thecodeforge.fastapi.table }}"
 """
 
 RETURN = r"""
@@ -36,35 +47,38 @@ _value:
 HEAD = ["host", "live", "commit", "since", "workers", "healthy", "previous", "drift", "lock"]
 
 
-def status_report(hosts: list[Mapping[str, Any]]) -> list[list[str]]:
-    return [HEAD, *(row(host) for host in hosts)]
+def status_report(
+    hosts: Iterable[str], statuses: Iterable[Mapping[str, Any]], releases: Iterable[Mapping[str, Any]]
+) -> list[list[str]]:
+    """Rows of the table; the head alone without hosts."""
+    return [HEAD, *map(row, hosts, statuses, releases)]
 
 
-def row(host: Mapping[str, Any]) -> list[str]:
-    status = host["__forge_status"]
+def row(host: str, status: Mapping[str, Any], release: Mapping[str, Any]) -> list[str]:
+    """How one host serves."""
     lock = status["lock"]
     return [
-        host["inventory_hostname"],
+        host,
         status["live"] or "nothing",
         str(status["generations"].get(status["live"], {}).get("commit") or "-")[:10],
         status["since"] or "-",
         str(status["workers"]),
         "yes" if status["healthy"] else f"no: {status['problem']}",
         status["previous"] or "-",
-        drift(host),
+        drift(status["live"], release),
         f"{lock['user']}@{lock['host']} ({lock['reason']}) since {lock['since']}" if lock else "-",
     ]
 
 
-def drift(host: Mapping[str, Any]) -> str:
-    staged = host.get("__forge_staged")
-    if not staged:
+def drift(live: str, release: Mapping[str, Any]) -> str:
+    """How a host differs from the inventory; C(-) when it does not, C(?) when it was not compared."""
+    if not release:
         return "?"
-    if host["__forge_status"]["live"] != staged["generation"]:
-        return f"the inventory asks for {staged['generation']}"
-    if staged["drifted"]:
-        return f"edited: {', '.join(staged['drifted'])}"
-    return "-" if staged["settled"] and not staged["missing"] else "incomplete"
+    if live != release["generation"]:
+        return f"the inventory asks for {release['generation']}"
+    if release["drifted"]:
+        return f"edited: {', '.join(release['drifted'])}"
+    return "-" if release["converged"] and not release["missing"] else "incomplete"
 
 
 class FilterModule:

@@ -25,8 +25,8 @@ options:
     description: What serves; V(uvicorn) is one process.
     type: str
     default: gunicorn
-  by_hand:
-    description: A number set by hand; V(0) sizes from the host.
+  count:
+    description: A number that is given; V(0) sizes from the host.
     type: int
     default: 0
   policy:
@@ -69,8 +69,8 @@ _value:
   type: dict
 """
 
-# Up to here the documented rule is honoured. Measured on 2 CPUs (docs/measured.md, serving): 5 workers serve 0.99 of what
-# 2 serve, 9 serve 0.89.
+# Up to here the documented rule is honoured. Measured on 2 CPUs (docs/measured.md, serving): 5 workers serve 0.99 of
+# what 2 serve, 9 serve 0.89.
 SMALL_HOST_CPUS = 4
 # A quarter of the memory is left to the system and to what grows.
 MEMORY_SHARE = 0.75
@@ -80,7 +80,7 @@ GENERATIONS_IN_A_SWAP = 2
 def workers(
     host: dict[str, Any],
     server: str = "gunicorn",
-    by_hand: int = 0,
+    count: int = 0,
     policy: str = "balanced",
     memory_mb: int = 128,
     memory_limit_mb: int = 0,
@@ -91,15 +91,16 @@ def workers(
     """Number of workers and the reason for it.
 
     :param host: ``cpus``, ``cpu_quota`` (CPUs, 0 without limit) and ``memory_mb`` (MiB).
-    :raises AnsibleFilterError: when the database cannot serve one worker a host.
+    :raises AnsibleFilterError: when the database cannot serve one worker a host, or the policy does not exist.
     """
     # A variable that was given on the command line is a string.
-    by_hand, memory_mb, memory_limit_mb = int(by_hand), int(memory_mb), int(memory_limit_mb)
-    connections, database_connections = int(connections), int(database_connections)
+    count, memory_mb, memory_limit_mb, connections, database_connections = map(
+        int, (count, memory_mb, memory_limit_mb, connections, database_connections)
+    )
     if server == "uvicorn":
         return {"count": 1, "reason": "Uvicorn is one process"}
-    if by_hand:
-        return {"count": by_hand, "reason": "set by hand"}
+    if count:
+        return {"count": count, "reason": "set by hand"}
     cpus, what = available_cpus(host)
     rules = {
         "documented": (2 * cpus + 1, f"{what}: 2 x {cpus} + 1"),

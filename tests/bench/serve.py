@@ -87,7 +87,7 @@ class Bench:
     def configuration(self, home: Path, workers: int) -> str:
         """gunicorn.conf.py as the role writes it, with its defaults."""
         variables = {
-            "__forge_sizing": {"count": workers, "reason": "benchmark"},
+            "__forge_workers": {"count": workers, "reason": "benchmark"},
             "forge_server": "gunicorn",
             "forge_worker_class": "",
             "forge_preload": ["fastapi"],

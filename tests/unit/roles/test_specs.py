@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import sys
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,9 +41,13 @@ def specs(role: str) -> dict[str, Any]:
     return load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
 
 
+def entry_point(role: str) -> str:
+    """Common has no main that checks: every role depends on it, and each would check its variables again."""
+    return "gather" if role == "common" else "main"
+
+
 def options_of(role: str) -> dict[str, Any]:
-    """Those of every entry point; common has no main, as every role that depends on it would check it again."""
-    return specs(role).get("main", specs(role).get("look", {})).get("options") or {}
+    return specs(role)[entry_point(role)].get("options") or {}
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +80,10 @@ def test_every_variable_is_described_typed_and_carries_the_prefix(role: str) -> 
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_entry_point_has_tasks_and_the_variables_of_the_role(role: str) -> None:
-    main = options_of(role)
-    for name, spec in specs(role).items():
-        assert (REPOSITORY / "roles" / role / "tasks" / f"{name}.yml").is_file()
-        assert (spec.get("options") or {}) == main
+def test_a_role_has_one_entry_point(role: str) -> None:
+    """Other task files are steps: they have no specification of their own."""
+    assert set(specs(role)) == {entry_point(role)}
+    assert (REPOSITORY / "roles" / role / "tasks" / f"{entry_point(role)}.yml").is_file()
 
 
 def test_no_variable_belongs_to_two_roles() -> None:
@@ -98,6 +104,138 @@ def test_every_public_variable_a_role_uses_is_declared(role: str) -> None:
             if path.is_file():
                 used |= set(re.findall(r"(?<![\w.])forge_[a-z_]+\b(?!\.py)", path.read_text(encoding="utf-8")))
     assert used - set(declared_options()) - groups - {"forge_worker"} == set()
+
+
+# -- what passes from one role to another --------------------------------------------------------------
+
+
+def places() -> dict[str, list[Path]]:
+    """Files that may read a variable, by the place that they belong to: a role, the playbooks, the plugins."""
+    found = {
+        f"role {role}": [path for path in (REPOSITORY / "roles" / role).rglob("*") if path.suffix in (".yml", ".j2")]
+        for role in ROLES
+    }
+    found["playbooks"] = list((REPOSITORY / "playbooks").glob("*.yml"))
+    found["plugins"] = list((REPOSITORY / "plugins").rglob("*.py"))
+    return found
+
+
+def names_set(node: Any) -> set[str]:
+    """Names that YAML sets: facts, registered results, names of loops, and what stands below ``vars``."""
+    if isinstance(node, list):
+        return set().union(*map(names_set, node))
+    if not isinstance(node, dict):
+        return set()
+    found = set().union(*map(names_set, node.values()))
+    found |= set(node.get("ansible.builtin.set_fact") or {}) | set(node.get("vars") or {})
+    return found | {node[key] for key in ("register", "loop_var", "index_var") if key in node}
+
+
+def sets_in(place: list[Path]) -> set[str]:
+    found = set()
+    for path in place:
+        if path.suffix == ".yml":
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found |= set(content or {}) if path.parent.name == "vars" else names_set(content)
+    return found
+
+
+def reads_in(place: list[Path]) -> set[str]:
+    """Hidden names that stand anywhere in the files; with Python's own mangled names left out."""
+    return {name for path in place for name in re.findall(r"\b__forge_\w+", path.read_text(encoding="utf-8"))}
+
+
+def test_no_role_playbook_or_plugin_reads_a_hidden_fact_of_another() -> None:
+    """What passes from one to the next is a documented variable; a hidden one is known only where it is set."""
+    hidden = {
+        place: sorted(foreign) for place, files in places().items() if (foreign := reads_in(files) - sets_in(files))
+    }
+    assert hidden == {}
+
+
+def test_no_hidden_name_is_set_in_two_places() -> None:
+    """A fact outlives the role that set it."""
+    owners: dict[str, list[str]] = {}
+    for place, files in places().items():
+        for name in sets_in(files):
+            if name.startswith("__forge_"):
+                owners.setdefault(name, []).append(place)
+    assert {name: where for name, where in owners.items() if len(where) > 1} == {}
+
+
+def facts_set(node: Any) -> set[str]:
+    """Names that outlive a task."""
+    if isinstance(node, list):
+        return set().union(*map(facts_set, node))
+    if not isinstance(node, dict):
+        return set()
+    found = set().union(*map(facts_set, node.values())) | set(node.get("ansible.builtin.set_fact") or {})
+    return found | ({node["register"]} if "register" in node else set())
+
+
+def public_facts(files: list[Path]) -> set[str]:
+    found = set().union(*(facts_set(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in files))
+    return {name for name in found if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_result_is_described_by_the_role_that_gives_it(role: str, docs: ModuleType) -> None:
+    options = options_of(role)
+    given = public_facts(list((REPOSITORY / "roles" / role / "tasks").glob("*.yml")))
+    assert given <= set(options)
+    assert {name for name, option in options.items() if docs.is_result(option)} <= given
+    for name in given - {"forge_database_url"}:
+        assert "Gives " in docs.words(options[name]["description"]), name
+        assert options[name]["default"] in ({}, [])
+
+
+def test_results_are_set_by_roles_alone() -> None:
+    assert public_facts(places()["playbooks"]) == set()
+
+
+def test_no_role_needs_a_result_that_it_does_not_know_how_to_get(docs: ModuleType) -> None:
+    """A role reads results of itself, of common, of those that its main includes, and of those that these include."""
+    givers = {name: role for role in ROLES for name, option in options_of(role).items() if docs.is_result(option)}
+
+    def reached(role: str) -> set[str]:
+        others = set(docs.included_roles(role))
+        return {role, "common"} | others | set().union(*map(reached, others))
+
+    optional = {
+        "service": {"forge_postgresql_result"},  # without it the database is no limit
+        "environment": {"forge_build_result"},  # without it there is no app to ask
+        "rollout": {"forge_migrations_result"},  # without it the schema is not known
+    }
+    for role in ROLES:
+        text = "".join(
+            path.read_text(encoding="utf-8") for path in places()[f"role {role}"] if path.parent.name != "meta"
+        )
+        read = {name for name in givers if re.search(rf"\b{name}\b", text)}
+        assert {name for name in read if givers[name] not in reached(role)} == optional.get(role, set()), role
+
+
+def plays(path: Path) -> list[dict[str, Any]]:
+    return [play for play in yaml.safe_load(path.read_text(encoding="utf-8")) if "hosts" in play]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "playbooks").glob("*.yml")), ids=lambda path: path.stem)
+def test_plays_leave_to_the_inventory_what_is_its_own(path: Path) -> None:
+    """Variables of a play win over those of the inventory."""
+    for play in plays(path):
+        assert not [name for name in play.get("vars", {}) if name.startswith(("forge_", "ansible_"))]
+        if play["hosts"] != "localhost":
+            assert play["strategy"] == "ansible.builtin.linear", "run_once and meta tasks rely on it"
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "playbooks").glob("*.yml")), ids=lambda path: path.stem)
+def test_playbooks_check_variables_once(path: Path) -> None:
+    """Preflight does; a role that runs as a whole would again, while a step has no specification."""
+    for play in plays(path):
+        steps = ([each, *each.get("block", []), *each.get("rescue", [])] for each in play["tasks"])
+        for task in chain.from_iterable(steps):
+            call = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role")
+            if call:
+                assert ("tasks_from" in call) == ("rolespec_validate" not in call), task["name"]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -126,8 +264,15 @@ def test_examples_use_variables_and_roles_that_exist(docs: ModuleType) -> None:
     for role, variables in docs.EXAMPLE_VARIABLES.items():
         assert role in ROLES
         assert set(variables) <= set(declared_options())
-    for role, others in docs.COMES_AFTER.items():
-        assert {role, *others} <= set(ROLES)
+
+
+def test_readme_says_which_roles_are_included_when_a_result_is_absent(docs: ModuleType) -> None:
+    empty = {"common": "`forge_host_facts` is empty", "build": "`forge_build_result` is empty"}
+    assert docs.included_roles("service") == empty
+    assert docs.included_roles("rollout") == {"release": "`forge_rollout_target` and `forge_release_result` are empty"}
+    assert docs.included_roles("release")["service_user"] == "the host lacks what it provides"
+    assert "- [build](../build/README.md) when `forge_build_result` is empty" in docs.readme("service")
+    assert "- `forge_service_result` (dict): `files` and `units`" in docs.readme("service")
 
 
 def test_markup_becomes_markdown(docs: ModuleType) -> None:
@@ -207,6 +352,10 @@ def test_ansible_doc_renders_every_plugin(rendered: dict[str, dict[str, Any]], k
 def test_documentation_of_a_module_is_what_its_code_takes(rendered: dict[str, dict[str, Any]], name: str) -> None:
     taken: dict[str, dict[str, Any]] = {}
     for directory in ("modules", "action"):
+        with contextlib.suppress(ImportError, AttributeError):
+            module = f"ansible_collections.{COLLECTION}.plugins.{directory}.{name}"
+            taken.update(importlib.import_module(module).ARGUMENT_SPEC)
+            continue
         path = REPOSITORY / "plugins" / directory / f"{name}.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else []:
             if isinstance(node, ast.keyword) and node.arg == "argument_spec":

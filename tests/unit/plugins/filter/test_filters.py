@@ -7,11 +7,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.thecodeforge.fastapi.plugins.filter.access_rules import access_rules
 from ansible_collections.thecodeforge.fastapi.plugins.filter.database_url import database_url
 from ansible_collections.thecodeforge.fastapi.plugins.filter.environment_file import environment_file
 from ansible_collections.thecodeforge.fastapi.plugins.filter.rollback_target import rollback_target
-from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report import rollout_report, url
+from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report import rollout_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.table import table
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID
@@ -99,42 +98,26 @@ def test_table_lines_its_columns_up() -> None:
     assert table([]) == []
 
 
-def test_access_rules_let_only_the_clients_in_and_only_with_a_password() -> None:
-    rules = access_rules(["192.0.2.7", "2001:db8::7", "192.0.2.7"], database="shop", user="seller")
-    remote = [rule for rule in rules if rule.get("source") not in (None, "127.0.0.1/32", "::1/128")]
-    assert remote == [
-        {"contype": "host", "databases": "shop", "users": "seller", "source": source, "method": "scram-sha-256"}
-        for source in ("192.0.2.7/32", "2001:db8::7/128")
-    ]
-    assert {rule["method"] for rule in rules if rule["contype"] == "host"} == {"scram-sha-256"}
-    assert access_rules(["2001:db8::7", "192.0.2.7"], database="shop", user="seller") == rules
+FACTS = {"os": {"name": "Debian 12"}, "python": {"version": "3.11.2"}}
+TARGET = {
+    "live": "aaaaaaaaaaaa-00000000",
+    "generation": "bbbbbbbbbbbb-00000000",
+    "workers": {"count": 5, "reason": "2 CPUs: 2 x 2 + 1"},
+    "listen": ["0.0.0.0:8000"],
+}
+DONE = {
+    "candidate": {"changed": True, "seconds": 1.25},
+    "switch": {"changed": True, "switched_in": 0.5, "seconds": 12.0},
+}
 
 
-def test_access_rules_refuse_what_is_no_address() -> None:
-    with pytest.raises(ValueError, match="everyone"):
-        access_rules(["everyone"], database="shop", user="seller")
-
-
-def report_host(**changes: Any) -> dict[str, Any]:
-    return {
-        "inventory_hostname": "web1",
-        "__forge_look": {"host": {"os": {"name": "Debian 12"}, "python": {"version": "3.11.2"}}},
-        "__forge_workers": {"count": 5, "reason": "2 CPUs: 2 x 2 + 1"},
-        "__forge_staged": {"live": "aaaaaaaaaaaa-00000000", "generation": "bbbbbbbbbbbb-00000000"},
-        "__forge_listen": ["0.0.0.0:8000"],
-        **changes,
-    }
+def report(target: dict[str, Any] = TARGET, result: dict[str, Any] = DONE, address: str = "") -> dict[str, str]:
+    """The row of one host, by the names of the columns."""
+    return dict(zip(*rollout_report(["web1"], [FACTS], [target], [result], [address]), strict=True))
 
 
 def test_report_of_a_rollout() -> None:
-    done = {
-        "__forge_candidate": {"changed": True, "seconds": 1.25},
-        "__forge_switched": {"changed": True, "switched_in": 0.5, "seconds": 12.0},
-    }
-    rows = rollout_report(
-        [report_host(**done), report_host(**done, __forge_staged={"live": "", "generation": "x"}), report_host()]
-    )
-    assert dict(zip(*rows[:2], strict=True)) == {
+    assert report() == {
         "host": "web1",
         "system": "Debian 12",
         "Python": "3.11.2",
@@ -145,23 +128,40 @@ def test_report_of_a_rollout() -> None:
         "address": "http://web1:8000",
         "seconds": "1.8",
     }
-    assert rows[2][5] == "nothing"
-    assert (rows[3][5], rows[3][8]) == ("no change", "-")
+    assert report({**TARGET, "live": ""})["from"] == "nothing"
+
+
+@pytest.mark.parametrize("result", [{}, {"candidate": {"skipped": True}, "switch": {"skipped": True}}])
+def test_report_says_what_did_not_change(result: dict[str, Any]) -> None:
+    row = report(result=result)
+    assert (row["from"], row["seconds"]) == ("no change", "-")
+
+
+def test_report_says_when_a_release_does_not_drain() -> None:
+    assert report({**TARGET, "drains": True}) == report()
+    assert report({**TARGET, "drains": False})["why"].endswith("; no drain: a release may cut requests")
+
+
+def test_report_has_a_row_for_each_host() -> None:
+    both = {"facts": [FACTS] * 2, "targets": [TARGET] * 2, "results": [DONE, {}], "addresses": ["192.0.2.7", ""]}
+    _head, first, second = rollout_report(["web1", "web2"], **both)
+    assert (first[0], first[5], first[7]) == ("web1", "aaaaaaaaaaaa-00000000", "http://192.0.2.7:8000")
+    assert (second[0], second[5], second[7]) == ("web2", "no change", "http://web2:8000")
 
 
 @pytest.mark.parametrize(
-    ("listen", "variables", "address"),
+    ("listen", "host", "address"),
     [
-        ("8000", {}, "http://web1:8000"),
-        ("[::]:8000", {"ansible_host": "192.0.2.7"}, "http://192.0.2.7:8000"),
-        ("0.0.0.0:80", {"ansible_host": "2001:db8::7"}, "http://[2001:db8::7]:80"),
-        ("127.0.0.1:8000", {}, "http://127.0.0.1:8000"),
-        ("[2001:db8::7]:80", {}, "http://[2001:db8::7]:80"),
-        ("/run/forge.sock", {}, "/run/forge.sock"),
+        ("8000", "", "http://web1:8000"),
+        ("[::]:8000", "192.0.2.7", "http://192.0.2.7:8000"),
+        ("0.0.0.0:80", "2001:db8::7", "http://[2001:db8::7]:80"),
+        ("127.0.0.1:8000", "", "http://127.0.0.1:8000"),
+        ("[2001:db8::7]:80", "", "http://[2001:db8::7]:80"),
+        ("/run/forge.sock", "", "/run/forge.sock"),
     ],
 )
-def test_report_says_where_it_serves(listen: str, variables: dict[str, str], address: str) -> None:
-    assert url(report_host(__forge_listen=[listen], **variables)) == address
+def test_report_says_where_it_serves(listen: str, host: str, address: str) -> None:
+    assert report({**TARGET, "listen": [listen]}, address=host)["address"] == address
 
 
 LIVE, OLD, OLDER, BAD = (
@@ -220,33 +220,41 @@ def test_rollback_that_cannot_work_is_refused(changes: dict[str, Any], options: 
     assert chosen["problem"].endswith(". Nothing was changed.") or "forge_schema_compatible=true" in chosen["problem"]
 
 
-def status_host(**changes: Any) -> dict[str, Any]:
-    said = {"live": LIVE, "since": "2026-01-01T00:00:00Z", "workers": 3, "healthy": True, "problem": "", "previous": ""}
-    said["generations"] = {LIVE: {"commit": "0123456789abcdef"}}
-    return {"inventory_hostname": "web1", "__forge_status": {**said, "lock": {}, **changes}}
+def host_status(**changes: Any) -> dict[str, Any]:
+    found = {
+        "live": LIVE,
+        "since": "2026-01-01T00:00:00Z",
+        "workers": 3,
+        "healthy": True,
+        "problem": "",
+        "previous": "",
+    }
+    return {**found, "generations": {LIVE: {"commit": "0123456789abcdef"}}, "lock": {}, **changes}
 
 
 def test_status_of_a_host() -> None:
     holder = {"user": "ann", "host": "laptop", "reason": "deploy", "since": "noon"}
-    sick = status_host(live="", since="", healthy=False, problem="it does not run", lock=holder, previous=OLD)
-    head, *rows = status_report([status_host(), sick])
+    sick = host_status(live="", since="", healthy=False, problem="it does not run", lock=holder, previous=OLD)
+    head, *rows = status_report(["web1", "web2"], [host_status(), sick], [{}, {}])
     assert head == ["host", "live", "commit", "since", "workers", "healthy", "previous", "drift", "lock"]
     assert rows[0] == ["web1", LIVE, "0123456789", "2026-01-01T00:00:00Z", "3", "yes", "-", "?", "-"]
-    assert rows[1][1:4] == ["nothing", "-", "-"]
+    assert rows[1][:4] == ["web2", "nothing", "-", "-"]
     assert rows[1][5:7] == ["no: it does not run", OLD]
     assert rows[1][8] == "ann@laptop (deploy) since noon"
 
 
 @pytest.mark.parametrize(
-    ("generation", "staged", "drift"),
+    ("generation", "release", "drift"),
     [
-        (LIVE, {"drifted": [], "missing": [], "settled": True}, "-"),
-        (OLD, {"drifted": [], "missing": [], "settled": False}, f"the inventory asks for {OLD}"),
-        (LIVE, {"drifted": ["/etc/x"], "missing": [], "settled": False}, "edited: /etc/x"),
-        (LIVE, {"drifted": [], "missing": ["layer"], "settled": True}, "incomplete"),
-        (LIVE, {"drifted": [], "missing": [], "settled": False}, "incomplete"),
+        (LIVE, {"drifted": [], "missing": [], "converged": True}, "-"),
+        (OLD, {"drifted": [], "missing": [], "converged": False}, f"the inventory asks for {OLD}"),
+        (LIVE, {"drifted": ["/etc/x"], "missing": [], "converged": False}, "edited: /etc/x"),
+        (LIVE, {"drifted": [], "missing": ["layer"], "converged": True}, "incomplete"),
+        (LIVE, {"drifted": [], "missing": [], "converged": False}, "incomplete"),
     ],
 )
-def test_status_says_how_a_host_differs_from_the_inventory(generation: str, staged: dict[str, Any], drift: str) -> None:
-    host = {**status_host(), "__forge_staged": {**staged, "generation": generation}}
-    assert status_report([host])[1][7] == drift
+def test_status_says_how_a_host_differs_from_the_inventory(
+    generation: str, release: dict[str, Any], drift: str
+) -> None:
+    compared = {**release, "generation": generation}
+    assert status_report(["web1"], [host_status()], [compared])[1][7] == drift

@@ -9,7 +9,6 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.thecodeforge.fastapi.plugins.filter.environment_file import environment_file
 from ansible_collections.thecodeforge.fastapi.plugins.filter.generation_units import generation_units, quoted
-from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report import drains
 from ansible_collections.thecodeforge.fastapi.plugins.filter.settings_files import settings_files
 from ansible_collections.thecodeforge.fastapi.plugins.filter.workers import workers
 from hypothesis import given
@@ -112,10 +111,3 @@ def test_uvicorn_is_one_process_whatever_the_host() -> None:
     host = {"cpus": 8, "memory_mb": 64000}
     assert workers(host, server="uvicorn") == {"count": 1, "reason": "Uvicorn is one process"}
     assert workers(host, server="gunicorn-asgi") == workers(host)
-
-
-def test_the_report_knows_whether_a_release_drains() -> None:
-    assert drains({"__forge_staged": {"live": ""}})
-    assert not drains({"__forge_staged": {"drains": False}})
-    assert not drains({"__forge_staged": {"drains": True}, "__forge_staged_now": {"drains": False}})
-    assert drains({"__forge_staged": {"drains": True}, "__forge_staged_now": {"skipped": True}})

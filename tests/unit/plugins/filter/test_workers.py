@@ -88,16 +88,16 @@ def test_database_that_cannot_serve_one_worker_a_host_is_an_error() -> None:
         workers(host(2), connections=5, database_connections=20, hosts=3)
 
 
-def test_by_hand_wins_over_everything() -> None:
-    sized = workers(host(2, 256), by_hand=40, connections=5, database_connections=1)
+def test_a_given_count_wins_over_everything() -> None:
+    sized = workers(host(2, 256), count=40, connections=5, database_connections=1)
     assert sized == {"count": 40, "reason": "set by hand"}
 
 
 def test_numbers_of_the_command_line_are_numbers() -> None:
     """``-e forge_workers=4`` is the string '4' in Ansible."""
-    assert workers(host(2), by_hand="4")["count"] == 4  # type: ignore[arg-type]
+    assert workers(host(2), count="4")["count"] == 4  # type: ignore[arg-type]
     assert workers(
-        host(2), by_hand="0", memory_mb="128", memory_limit_mb="0", connections="5", database_connections="20"
+        host(2), count="0", memory_mb="128", memory_limit_mb="0", connections="5", database_connections="20"
     ) == {  # type: ignore[arg-type]
         "count": 2,
         "reason": "20 database connections for 1 host x 2 generations x 5 a worker",
