@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import importlib
 import json
 import os
 import re
@@ -20,7 +17,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.index import INDEX_ARGUMENTS
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inventory.rules import declared_options
 
 REPOSITORY = Path(__file__).parents[3]
@@ -346,33 +342,6 @@ def test_ansible_doc_renders_every_plugin(rendered: dict[str, dict[str, Any]], k
             assert {key for key, option in options.items() if option.get("required")} <= set(
                 task.get(f"{COLLECTION}.{name}") or {}
             )
-
-
-@pytest.mark.parametrize("name", PLUGINS["module"])
-def test_documentation_of_a_module_is_what_its_code_takes(rendered: dict[str, dict[str, Any]], name: str) -> None:
-    taken: dict[str, dict[str, Any]] = {}
-    for directory in ("modules", "action"):
-        with contextlib.suppress(ImportError, AttributeError):
-            module = f"ansible_collections.{COLLECTION}.plugins.{directory}.{name}"
-            taken.update(importlib.import_module(module).ARGUMENT_SPEC)
-            continue
-        path = REPOSITORY / "plugins" / directory / f"{name}.py"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else []:
-            if isinstance(node, ast.keyword) and node.arg == "argument_spec":
-                shared = ast.dump(ast.Name("INDEX_ARGUMENTS", ast.Load()))
-                assert isinstance(node.value, ast.Dict)
-                for key, value in zip(node.value.keys, node.value.values, strict=True):
-                    if key is None and ast.dump(value) == shared:
-                        taken.update(INDEX_ARGUMENTS)
-                    else:
-                        assert key is not None
-                        taken[ast.literal_eval(key)] = ast.literal_eval(value)
-    options = rendered["module"][f"{COLLECTION}.{name}"]["doc"].get("options", {})
-    public = {option: spec for option, spec in taken.items() if not option.startswith("_")}
-    assert sorted(options) == sorted(public)
-    for option, spec in public.items():
-        for key in ("type", "elements", "required", "default", "choices"):
-            assert (options[option].get(key) or None) == (spec.get(key) or None), f"{option}: {key}"
 
 
 def test_a_candidate_leaves_the_shared_socket_as_the_live_generation_needs_it() -> None:
