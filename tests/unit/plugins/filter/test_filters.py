@@ -13,14 +13,10 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.rollback_target imp
 from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report import rollout_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.table import table
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.generation_id import generation_id
 from hypothesis import given
 from hypothesis import strategies as st
 
 hostile = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-texts = st.text("ab=\n/", max_size=4)
-files = st.dictionaries(st.text("ab/", max_size=3), texts, max_size=3)
 
 
 def test_environment_file_names_the_variable_and_not_the_value() -> None:
@@ -44,48 +40,6 @@ def test_every_part_of_a_database_url_can_be_read_back(name: str, user: str, pas
 
 def test_database_url_of_an_ipv6_address() -> None:
     assert database_url("n", "u", "p", "2001:db8::7") == "postgresql://u:p@[2001:db8::7]:5432/n"
-
-
-inputs = st.fixed_dictionaries(
-    {
-        "release": st.sampled_from(["b1946ac92492", "000000000000"]),
-        "layer": texts,
-        "environment": texts,
-        "files": files,
-        "units": files,
-    }
-)
-
-
-@given(inputs, inputs)
-def test_generation_ids_are_the_same_exactly_when_all_inputs_are(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert GENERATION_ID.match(generation_id(**one))
-    assert (generation_id(**one) == generation_id(**other)) == (one == other)
-    backwards = {**one, "files": dict(reversed(one["files"].items())), "units": dict(reversed(one["units"].items()))}
-    assert generation_id(**backwards) == generation_id(**one)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"release": "000000000000"},
-        {"layer": "l2"},
-        {"environment": "A=1\n"},
-        {"files": {"gunicorn.conf.py": "workers = 4\n"}},
-        {"files": {"gunicorn_conf.py": "workers = 3\n"}},
-        {"units": {}},
-        {"files": {"forge.socket": "[Socket]\n"}, "units": {"gunicorn.conf.py": "workers = 3\n"}},
-    ],
-)
-def test_any_change_makes_another_generation(change: dict[str, Any]) -> None:
-    inputs: dict[str, Any] = {
-        "release": "b1946ac92492",
-        "layer": "l1",
-        "environment": "",
-        "files": {"gunicorn.conf.py": "workers = 3\n"},
-        "units": {"forge.socket": "[Socket]\n"},
-    }
-    assert generation_id(**{**inputs, **change}) != generation_id(**inputs)
 
 
 def test_table_lines_its_columns_up() -> None:
