@@ -29,6 +29,14 @@ options:
     description: Seconds after which it expires unless refreshed.
     type: int
     default: 120
+  _owner:
+    description: For the action plugin, who asks.
+    type: dict
+    default: {}
+  _dead:
+    description: For the action plugin, token of a holder that has ended.
+    type: str
+    default: ""
   wait:
     description: Seconds to wait for another holder.
     type: int

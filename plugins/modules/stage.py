@@ -68,6 +68,10 @@ options:
   comparison:
     description: Result of this module in check mode, to save the comparison.
     type: dict
+  _apply:
+    description: For the action plugin, whether to do more than to compare.
+    type: bool
+    default: true
   blobs:
     description:
       - What may have to be uploaded. Keys are V(release) and V(layer).
