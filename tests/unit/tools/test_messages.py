@@ -4,24 +4,15 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-TOOL = Path(__file__).resolve().parents[3] / "tools" / "messages"
+import scripts
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("messages", str(TOOL))
-    spec = importlib.util.spec_from_loader("messages", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return scripts.load("messages")
 
 
 @pytest.mark.parametrize(
@@ -75,4 +66,4 @@ def test_text_blocks_of_the_page_are_its_entries(tool: ModuleType) -> None:
 
 
 def test_the_collection_says_many_things(tool: ModuleType) -> None:
-    assert len(tool.messages(TOOL.parents[1])) > 100
+    assert len(tool.messages(scripts.TOOLS.parent)) > 100
