@@ -41,7 +41,7 @@ def test_only_what_ran_passes(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, log: str, status: int, all_pythons: bool, passes: bool
 ) -> None:
     monkeypatch.setattr(tool, "run", lambda *_: (status, log.splitlines()))
-    assert tool.test("2.19", all_pythons, []) is passes
+    assert tool.test("2.19", {}, all_pythons, []) is passes
 
 
 def test_the_report_names_what_ran(tool: ModuleType) -> None:
