@@ -1,4 +1,6 @@
 #!/usr/bin/env -S python3 -IS
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lab's nodes as an inventory: those of the set FORGE_LAB_SET, or demo. Addresses are asked, never kept."""
 
 import sys

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Asks for one path until the standard input ends, kept-alive and closing; prints what was lost as JSON."""
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How long a build of the reference app for two platforms takes, cold and warm, and what becomes of it on a host.
 
 Prints a table, and writes build/bench/build.json. Cold: nothing is cached, neither of ours nor of uv's. Host: a layer is unpacked,

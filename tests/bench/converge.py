@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How long this collection, plain Ansible, Ansible with Mitogen, and pyinfra take for the same work on the same nodes.
 
 usage: converge.py [--hosts 1,10,30] [--reps N] [--tools ours,pyinfra] [--works nothing,code] [--full] [--plot] [--keep]

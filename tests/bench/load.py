@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Clients of several kinds against one address, until told to stop; prints what was lost as JSON.
 
 usage: load.py http://HOST:PORT [--seconds N]   (stops at N seconds, or at the end of standard input)

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run a command until the app answers as expected; write wall and CPU seconds of all its processes as JSON.
 
 usage: measured.py RESULT EXPECTED URL[,URL...] COMMAND...

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Draws what swap.py gives on standard input: requests per 100 ms and the worst latency of each, swaps marked."""
 
 import json

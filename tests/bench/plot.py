@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Draws build/bench/converge.json, or several such of one fleet each: plot.py JSON… SVG. Needs matplotlib."""
 
 import json

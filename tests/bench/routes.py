@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Added to the reference app by the bench: what clients do that a part of the store is too quick for.
 import asyncio
 

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What serving costs: our worker class beside others, on loopback, with the sockets that systemd would pass.
 
 usage: serve.py [--rounds N] [--seconds N]

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Swaps under load: what is lost, by this collection and by what people use instead.
 
 usage: swap.py [--swaps 20] [--requests 1000000] [--short]

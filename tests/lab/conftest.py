@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """These tests boot nodes and take a minute: they run only when asked for, as in `pytest tests/lab`."""
 
 from __future__ import annotations

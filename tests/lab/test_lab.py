@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the lab promises, on one node of a set of its own. Run it with `pytest tests/lab`."""
 
 from __future__ import annotations

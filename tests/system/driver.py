@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs one module of the collection on a node as Ansible would, and kills it at a point. Tests put it there.
 
 Standard input: {"module": name, "arguments": {...}, "die": "unit.Class.function:before" | ":after" | ":SECONDS" | ""}

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A node plays the controller: the distribution's own Python, what pip gives it, and the artifact of this collection."""
 
 from __future__ import annotations

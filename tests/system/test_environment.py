@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Any string survives the way from the inventory through systemd into the process, and into pydantic-settings."""
 
 from __future__ import annotations

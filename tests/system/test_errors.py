@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Bad input: one clear sentence, no secret, and hosts that were not touched. Runs on virgin nodes."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Faults, each under light load: what serves goes on, and the state is whole afterwards.
 
 Most are tried at one step of one module, which runs on the node as Ansible runs it (driver.py), because a playbook for

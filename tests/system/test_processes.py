@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What else belongs to a release: other processes, settings files, writable directories; and another app beside it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Commands of the first release of a fleet: once, on one host, and again only when they failed."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What serves is a choice. What of the promise holds for each, seen by clients."""
 
 from __future__ import annotations

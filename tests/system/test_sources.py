@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Any source, built once; hosts that reach nothing but the controller's SSH."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """No request is lost by a release or a rollback, on one host, with nothing in front of it."""
 
 from __future__ import annotations

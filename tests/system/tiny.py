@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A small app whose project is written here, so that a test can give it any shape. It needs no database."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a user finds on the hosts after site.yml: asked over SSH, without the collection's own code."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Does the app load with these settings? A script for the app's own Python: ``python app_check.py TARGET``.
 
 Prints one JSON object: ``problems``, sentences without any value of a setting, and what is wrong: the ``settings``, or the

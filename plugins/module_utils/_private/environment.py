@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The environment file: systemd's EnvironmentFile format, written so that every value arrives as it was.
 
 Rules from systemd, src/basic/env-file.c (parse_env_file_internal): within double quotes a backslash

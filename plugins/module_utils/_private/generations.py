@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a host knows of its generations: their records, and the ledger of what happened.
 
 States of a generation: ``staged`` (its files are there), ``validated`` (its code loads with its settings), ``good``

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The documents that a host keeps, with all their keys: docs/files.md says what they mean.
 
 They are written by this version of the collection and read by any. So reading is tolerant: a key that is not known, or

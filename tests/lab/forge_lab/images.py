@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The image of a virgin host, as a cloud provider would hand it over, from the distribution's packages."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the lab knows about the machine it runs on: places, privileges, processes, locks, deadlines."""
 
 from __future__ import annotations

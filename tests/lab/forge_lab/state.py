@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The nodes as podman sees them: the only truth about what is there, what runs, and at which address.
 
 Ansible asks this for every run, so it imports little.

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The documentation of a module, as ansible-doc shows it with its fragments, says what its ARGUMENT_SPEC takes."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Roles say the same thing everywhere: defaults, argument_specs, README. And shipped content stands on its own."""
 
 from __future__ import annotations

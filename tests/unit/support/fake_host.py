@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A host on which one generation serves and another is staged, without systemd."""
 
 from __future__ import annotations

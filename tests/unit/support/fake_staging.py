@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A staging of which the app loads or does not, without root and without systemd."""
 
 from __future__ import annotations

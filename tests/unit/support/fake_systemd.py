@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """systemd as the modules see it, in memory. Tests of the real one are in tests/system."""
 
 from __future__ import annotations

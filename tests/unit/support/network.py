@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An authority of our own, a web server whose certificate it signed, and a proxy that says what it was asked for."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a user can get wrong in an inventory, and the sentence that says so.
 
 Every function returns the problems it has found, a sentence each; an empty list when there are none.

@@ -1,4 +1,5 @@
-# Copyright: The Code Forge. GNU General Public License v3.0-or-later, see LICENSE
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs a module of this collection on a host, in one quick call; ``forge_quick_calls: false`` has Ansible do it.
 
 Ansible's own way sends 180 KB a call, most of it ``ansible.module_utils.basic``, which the host compiles anew each time:

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The quick call and Ansible's own way give the same results, in real runs of Ansible."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What people read of a run, in real runs of Ansible: lines with the default callback, valid JSON with one that writes JSON."""
 
 from __future__ import annotations

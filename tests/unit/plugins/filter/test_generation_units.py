@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Units of a generation's processes, and the files and names that its environment is made of."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Loading an app with its settings: what is wrong is named, and no value is repeated."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The same content gives the same bytes, and no archive writes outside of its directory: with and without Python's own filter."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The environment file: what a user writes is what the app's settings class reads."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Documents of a host: written with every key, and read whatever an older or newer version, or a hand, has written."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Steps of a rollout: what they answer, what the ledger and the records say, and who waits for whom."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Is anything left to do for a generation? Compared by state, so that a run after a crash repairs what is half-done."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The module stage: answers as Ansible takes them. What it does is in module_utils/test_staging.py."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs a command as systemd would: with sockets from descriptor 3 on, and LISTEN_PID its own pid."""
 
 import os

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs these tests with other versions: `python versions.py [PYTHON] GUNICORN UVICORN [REQUIREMENT ...]`."""
 
 import os

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An ASGI app for the tests of the worker: raw ASGI, so that it runs with any version and starts at once.
 
 The file named by APP_FAULT, when it exists, says how the app is to fail: "import", "exit", "lifespan" or "hang".

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Real Gunicorn masters on sockets passed as systemd passes them, and clients that notice every lost request."""
 
 from __future__ import annotations

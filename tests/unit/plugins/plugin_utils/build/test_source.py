@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What of a source belongs to a release, and the archive that is made of it."""
 
 from __future__ import annotations

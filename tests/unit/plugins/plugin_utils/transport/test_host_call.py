@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The quick way to run a module on a host: what is sent, which Python runs it, and when Ansible's own way is taken."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the controller cannot build is compiled once, on one host of its platform."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every kind of source, built against an index of our own."""
 
 from __future__ import annotations
