@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.release import __version__ as ansible_version
 
 from ..plugin_utils._private.inventory.names import unknown_names
 from ..plugin_utils._private.inventory.rules import (
@@ -19,6 +21,7 @@ from ..plugin_utils._private.inventory.rules import (
     wrong_types,
     wrong_values,
 )
+from ..plugin_utils._private.transport.controller import version_problems
 
 OPTIONS = declared_options()  # read once, when Ansible loads this, and not again in each of its forks
 
@@ -32,6 +35,9 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         names = {name for name in task_vars or {} if name.startswith("forge_")}
+        too_old = version_problems(sys.version_info[:3], ansible_version)
+        if too_old:
+            raise AnsibleActionFail(" ".join([*too_old, "Nothing was changed."]))
         problems = unknown_names(names, OPTIONS)
         values: dict[str, Any] = {}
         for name in sorted(names & set(OPTIONS)):

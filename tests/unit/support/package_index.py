@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import base64
-import ensurepip
 import functools
 import hashlib
 import html
@@ -59,8 +58,6 @@ def sha(text: str) -> str:
 class PackageIndex:
     def __init__(self, root: Path) -> None:
         self.root = root
-        bundled = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
-        self.put("pip", bundled.name, bundled.read_bytes())
 
     def put(self, name: str, file: str, content: bytes) -> str:
         directory = self.root / "simple" / name

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from . import packaging_library
 from .cache import file_digest
 from .errors import BuildError
 
@@ -59,7 +60,7 @@ def find_uv() -> str:
     raise BuildError(f"The controller has no uv, and {oldest} or newer is needed: {INSTALL_UV}.")
 
 
-INSTALL_UV = f"install it beside Ansible ({sys.executable} -m pip install --upgrade uv)"
+INSTALL_UV = f"install it beside Ansible ({sys.executable} -m pip install --upgrade uv), or with pipx install uv"
 
 
 @once
@@ -83,7 +84,15 @@ class Workspace:
 
     @classmethod
     def from_arguments(cls, args: dict[str, Any]) -> Workspace:
-        """From the arguments that ``arguments.PACKAGE_INDEX`` names."""
+        """From the arguments that ``arguments.PACKAGE_INDEX`` names.
+
+        :raises BuildError: when the controller's Python has no library ``packaging`` that it can import.
+        """
+        if packaging_library.PROBLEM:
+            raise BuildError(
+                f"The Python that runs Ansible cannot import packaging ({packaging_library.PROBLEM}): "
+                f"{sys.executable} -m pip install --upgrade packaging."
+            )
         return cls(
             Path(args["cache"]).expanduser(), args["index_url"], args["ca_bundle"], tuple(args["extra_index_urls"]),
             args["proxy"],

@@ -10,6 +10,9 @@ import os
 import platform
 from dataclasses import dataclass
 
+OLDEST_PYTHON, OLDEST_ANSIBLE = (3, 11), (2, 19)
+INSTALL = "make a virtual environment of a newer Python, and install ansible-core and uv there with pip"
+
 
 @dataclass(frozen=True)
 class Controller:
@@ -32,6 +35,18 @@ class Controller:
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}"
+
+
+def version_problems(python: tuple[int, ...], ansible: str) -> list[str]:
+    """A sentence for each program of the controller that is too old for this collection."""
+    found = tuple(int(part) for part in ansible.split(".")[:2])
+    versions = [("Python", "3.11", python[:2] >= OLDEST_PYTHON, ".".join(map(str, python[:2]))),
+                ("ansible-core", "2.19", found >= OLDEST_ANSIBLE, ansible)]  # fmt: skip
+    return [
+        f"The controller has {name} {version}, and {oldest} or newer is needed: {INSTALL}."
+        for name, oldest, is_recent, version in versions
+        if not is_recent
+    ]
 
 
 def user_name() -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import packaging_library
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import directs_for, pins_for, read_text
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform, platforms_of
@@ -161,6 +162,12 @@ def test_an_old_uv_is_told_which_version_is_needed(
     assert uv_version(str(tmp_path / "uv")) == version
     with pytest.raises(BuildError, match=rf"is {version}, and \S+ or newer is needed: install it beside Ansible \(.*--upgrade uv\)"):
         find_uv()
+
+
+def test_a_packaging_library_that_cannot_be_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaging_library, "PROBLEM", "No module named 'distutils'")
+    with pytest.raises(BuildError, match=r"cannot import packaging \(No module named 'distutils'\): .*--upgrade packaging"):
+        Workspace.from_arguments({"cache": "x", "index_url": "", "extra_index_urls": [], "proxy": "", "ca_bundle": ""})
 
 
 def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.archive import unpack
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.artifact import FORMAT
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.records import BuildRecord
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.app_settings import Checked, check_settings
@@ -400,7 +401,7 @@ def prepare_metadata_for_build_wheel(directory, config_settings=None):
     assert made["import_paths"] == ["src", ".", ".installed"]
     with tarfile.open(made["code"]["path"]) as code:
         names = set(code.getnames())
-        code.extractall(world.root / "unpacked", filter="data")
+    unpack(made["code"]["path"], world.root / "unpacked")
     assert {"src/shop/_version.py", ".installed/shop-7.dist-info/METADATA", ".installed/bin/shop-hello"} <= names
     assert not {".installed/shop/__init__.py", "shop/__init__.py", "left-behind"} & names
     assert not (Path(source) / "left-behind").exists()
