@@ -5,7 +5,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check sanity artifact test test-apps bench-swap bench-converge bench-serve clean
+.PHONY: help setup lab demo check sanity artifact test test-apps bench-build bench-swap bench-converge bench-serve clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ test: lab ## everything
 
 test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
 	@tests/apps/run
+
+bench-build: setup ## how long a build takes, cold and warm; build/bench/build.json
+	@python tests/bench/build.py $(BENCH)
 
 bench-swap: lab ## releases under load, against restart, HUP and the stock worker (12 minutes)
 	@python tests/bench/swap.py $(BENCH); rc=$$?; $(LAB) clean --set swap; exit $$rc

@@ -29,8 +29,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         _valid, args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
-        workspace = Workspace.from_arguments(args)
         try:
+            workspace = Workspace.from_arguments(args)
             try:
                 built = build(args, platforms_of(args["hosts"]), workspace, str(Controller.this()))
             except NeedsCompiling as needed:
