@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -67,3 +68,22 @@ def test_text_blocks_of_the_page_are_its_entries(tool: ModuleType) -> None:
 
 def test_the_collection_says_many_things(tool: ModuleType) -> None:
     assert len(tool.messages(scripts.TOOLS.parent)) > 100
+
+
+def test_the_page_has_every_message_and_no_other(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    tool.main(check=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_the_page_lacks_or_has_in_vain_is_named(
+    tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "page.md").write_text("```text\nNobody says this.\nOne is wrong.\nOne is wrong.\n```\n")
+    monkeypatch.setattr(tool, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(tool, "messages", lambda _: {"One is wrong.": ["a.py:1"], "Two is wrong.": ["b.py:2"]})
+    assert tool.main(check=True) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "no entry in docs/messages.md: Two is wrong.   (b.py:2)",
+        "docs/messages.md has what nothing says: Nobody says this.",
+        "docs/messages.md has it twice: One is wrong.",
+    ]
