@@ -147,8 +147,6 @@ created:
   elements: str
 """
 
-from ..module_utils._private.arguments import PACKAGE_INDEX
-
 ARGUMENT_SPEC = {
     "source": {"type": "str", "required": True},
     "directory": {"type": "str", "default": ""},
@@ -163,5 +161,9 @@ ARGUMENT_SPEC = {
     "compile": {"type": "bool", "default": False},
     "artifact": {"type": "str", "default": ""},
     "cache_mb": {"type": "int", "default": 0},
-    **PACKAGE_INDEX,
+    "cache": {"type": "str", "required": True},
+    "index_url": {"type": "str", "default": "", "no_log": True},
+    "extra_index_urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "proxy": {"type": "str", "default": "", "no_log": True},
+    "ca_bundle": {"type": "str", "default": ""},
 }

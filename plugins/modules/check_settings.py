@@ -55,12 +55,14 @@ unchecked:
   type: str
 """
 
-from ..module_utils._private.arguments import PACKAGE_INDEX
-
 ARGUMENT_SPEC = {
     "target": {"type": "str", "required": True},
     "release": {"type": "str", "required": True},
     "environment": {"type": "str", "required": True, "no_log": True},
     "prefix": {"type": "str", "default": ""},
-    **PACKAGE_INDEX,
+    "cache": {"type": "str", "required": True},
+    "index_url": {"type": "str", "default": "", "no_log": True},
+    "extra_index_urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "proxy": {"type": "str", "default": "", "no_log": True},
+    "ca_bundle": {"type": "str", "default": ""},
 }

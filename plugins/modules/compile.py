@@ -87,6 +87,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.command import run
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.reproducible import EPOCH
 
@@ -166,7 +167,7 @@ def build(source: str, output: str, python: str, requirement: str, seconds: int)
     :raises CompileError: with the end of what the build printed, or when it took too long.
     """
     # What a run that was killed has left: nobody else is here, see main.
-    subprocess.run(["systemctl", "stop", f"{UNIT}.service"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    run(["systemctl", "stop", f"{UNIT}.service"])
     clear()
     command = ["systemd-run", "--unit", UNIT, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
     for directive in (*SANDBOX, f"RuntimeMaxSec={seconds}"):
@@ -177,14 +178,14 @@ def build(source: str, output: str, python: str, requirement: str, seconds: int)
     try:
         with open(source, "rb") as bundle, open(output, "wb") as result:
             os.fchmod(result.fileno(), 0o644)
-            done = subprocess.run(command, stdin=bundle, stdout=result, stderr=subprocess.PIPE, check=False)
+            done = run(command, stdin=bundle, stdout=result, stderr=subprocess.PIPE)
     finally:
         clear()
     took = time.monotonic() - started
     if done.returncode != 0:
         if took >= seconds:
             raise CompileError(f"{requirement} was not compiled within {seconds} s, and was stopped.")
-        raise CompileError(explain(done.stderr.decode(errors="replace"), requirement))
+        raise CompileError(explain(done.stderr, requirement))
     return round(took, 2)
 
 

@@ -115,11 +115,11 @@ import platform
 import pwd
 import re
 import shutil
-import subprocess
 from typing import Any, TypedDict
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.command import run
 from ..module_utils._private.debian import missing_packages
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -177,7 +177,7 @@ def interpreter(python: str) -> Python:
     """Return version and path of an interpreter, given by its name or path."""
     path = shutil.which(python)
     if path:
-        done = subprocess.run([path, "-Ic", PROBE], capture_output=True, text=True, check=False)
+        done = run([path, "-Ic", PROBE])
         if done.returncode == 0:
             version, executable = done.stdout.split()
             return {"version": version, "path": executable, "installed": True}
@@ -221,9 +221,7 @@ def cgroup_limits(root: str = "/sys/fs/cgroup") -> tuple[float, int]:
 
 def addresses() -> list[str]:
     """Return the addresses of every link that is up; none where there is no iproute2."""
-    done = subprocess.run(
-        ["ip", "-json", "address", "show", "up", "scope", "global"], capture_output=True, text=True, check=False
-    )
+    done = run(["ip", "-json", "address", "show", "up", "scope", "global"])
     if done.returncode != 0:
         return []
     return [

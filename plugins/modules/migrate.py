@@ -133,7 +133,7 @@ def files_below(release: str, paths: list[str]) -> list[str]:
         if not top.startswith(release + os.sep) or not os.path.lexists(top):
             raise TransientError(f"the release has no {path}, which forge_migrations_paths names.")
         found += [top] if os.path.isfile(top) else []
-        found += [os.path.join(parent, name) for parent, _, names in os.walk(top) for name in names]
+        found += [os.path.join(parent, name) for parent, _directories, names in os.walk(top) for name in names]
     return sorted(path for path in found if f"{os.sep}__pycache__{os.sep}" not in path and os.path.isfile(path))
 
 

@@ -146,7 +146,7 @@ ARGUMENT_SPEC = {
     "by": {"type": "str", "default": ""},
     "health_path": {"type": "str", "default": "/healthz"},
     "health_status": {"type": "int", "default": 200},
-    "health_passes": {"type": "int", "default": 1},
+    "health_passes": {"type": "int", "default": 1, "no_log": False},  # no password
     "health_deadline": {"type": "int", "default": 60},
     "smoke": {"type": "list", "elements": "dict", "default": []},
     "smoke_command": {"type": "str", "default": ""},

@@ -131,6 +131,7 @@ def check(target: str) -> dict:
 
 if __name__ == "__main__":
     sys.stdout, answer = sys.stderr, sys.stdout  # what the app prints must not mix with the answer
-    print("\n" + json.dumps(check(sys.argv[1])), file=answer, flush=True)
+    answer.write(f"\n{json.dumps(check(sys.argv[1]))}\n")
+    answer.flush()
     # An app may have started threads that would keep the process.
     os._exit(0)

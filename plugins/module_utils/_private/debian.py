@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import subprocess
+from .command import run
 
 
 def missing_packages(names: list[str]) -> list[str]:
@@ -12,8 +12,5 @@ def missing_packages(names: list[str]) -> list[str]:
     return [
         name
         for name in names
-        if subprocess.run(
-            ["dpkg-query", "--show", "--showformat", "${db:Status-Status}", name],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        ).stdout != "installed"
-    ]  # fmt: skip
+        if run(["dpkg-query", "--show", "--showformat", "${db:Status-Status}", name]).stdout != "installed"
+    ]

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
+
+from .command import run
 
 PLACEHOLDER = b"#!python\n"  # first line of a script, for the interpreter of where it is installed (as in a wheel)
 
@@ -22,10 +23,8 @@ def make_environment(directory: str, final: str, python: str) -> None:
     :param python: absolute path of the interpreter.
     :raises LayerError: when that interpreter does not run, or is not the version that the layer is for.
     """
-    done = subprocess.run(
-        [python, "-I", "-S", "-c", "import sys; print('%d.%d %d.%d.%d' % (sys.version_info[:2] + sys.version_info[:3]))"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    ask = "import sys; print('%d.%d %d.%d.%d' % (sys.version_info[:2] + sys.version_info[:3]))"
+    done = run([python, "-I", "-S", "-c", ask])
     if done.returncode != 0:
         raise LayerError(f"{python} does not run: {done.stderr.strip()[-300:]}")
     minor, version = done.stdout.split()
@@ -36,7 +35,9 @@ def make_environment(directory: str, final: str, python: str) -> None:
     os.makedirs(os.path.join(libraries, f"python{minor}", "site-packages"), mode=0o755, exist_ok=True)
     os.makedirs(scripts, mode=0o755, exist_ok=True)
     for name in os.listdir(scripts):
-        name_interpreter(os.path.join(scripts, name), f"#!{final}/bin/python\n".encode())
+        path = os.path.join(scripts, name)
+        if os.path.isfile(path) and not os.path.islink(path):
+            name_interpreter(path, f"#!{final}/bin/python\n".encode())
     for name in ("python", "python3"):
         os.symlink(python, os.path.join(scripts, name))
     # Source: Lib/venv/__init__.py (create_configuration); site.py reads the first two.
@@ -56,7 +57,4 @@ def name_interpreter(path: str, line: bytes) -> None:
 
 def compile_bytecode(directory: str, final: str, python: str) -> None:
     """Compile what lies in a directory, on all cores. What cannot be compiled is left to who imports it."""
-    subprocess.run(
-        [python, "-I", "-m", "compileall", "-qq", "-j0", "-s", directory, "-p", final, directory],
-        stdin=subprocess.DEVNULL, capture_output=True, check=False,
-    )  # fmt: skip
+    run([python, "-I", "-m", "compileall", "-qq", "-j0", "-s", directory, "-p", final, directory])

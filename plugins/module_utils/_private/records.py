@@ -29,9 +29,9 @@ class Document:
         known = {}
         for each, default in cls().items():
             value = found.get(key_of(each), found.get(each.metadata.get("older")))
-            if isinstance(default, float) and type(value) is int:
+            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
-            if type(value) is type(default) and (type(value) is not list or all(type(item) is str for item in value)):
+            if is_like(value, default):
                 known[each.name] = value
         return cls(**known)
 
@@ -42,6 +42,12 @@ class Document:
     def to_dict(self) -> dict[str, Any]:
         """The document for JSON, with every key."""
         return {key_of(each): value for each, value in self.items()}
+
+
+def is_like(value: Any, default: Any) -> bool:
+    """Whether a value has the type of a default, and of a list all items are texts."""
+    same = value.__class__ is default.__class__  # a bool is no int here
+    return same and (not isinstance(value, list) or all(isinstance(item, str) for item in value))
 
 
 def key_of(field_: dataclasses.Field[Any]) -> str:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import subprocess
 
+from .command import run
+
 
 class SystemdError(Exception):
     """Raised when systemctl refuses or takes too long; the text is its own message."""
@@ -17,14 +19,7 @@ def systemctl(*arguments: str, timeout: float = 120) -> str:
     :raises SystemdError: with systemctl's own message when it fails or takes longer than ``timeout`` seconds.
     """
     try:
-        done = subprocess.run(
-            ["systemctl", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = run(["systemctl", *arguments], timeout=timeout)
     except subprocess.TimeoutExpired:
         raise SystemdError(f"systemctl {' '.join(arguments)} took longer than {timeout:g} s") from None
     if done.returncode != 0:
@@ -40,10 +35,7 @@ def properties(unit: str, *names: str) -> dict[str, str]:
 
 
 def is_enabled(unit: str) -> bool:
-    done = subprocess.run(
-        ["systemctl", "is-enabled", "--quiet", unit], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    return done.returncode == 0
+    return run(["systemctl", "is-enabled", "--quiet", unit]).returncode == 0
 
 
 def instances(app: str, *patterns: str) -> list[str]:
@@ -70,17 +62,10 @@ def states(*units: str) -> dict[str, str]:
 
 def is_schedule(text: str) -> bool:
     """Can systemd read this as OnCalendar=?"""
-    done = subprocess.run(
-        ["systemd-analyze", "calendar", "--", text], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    return done.returncode == 0
+    return run(["systemd-analyze", "calendar", "--", text]).returncode == 0
 
 
 def journal(unit: str, since: float, lines: int = 30) -> list[str]:
     """The last lines a unit, or all that fit a pattern, wrote since a moment (seconds since the epoch)."""
-    done = subprocess.run(
-        ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}",
-         f"--since=@{int(since)}", "--unit", unit],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False,
-    )  # fmt: skip
-    return done.stdout.splitlines()
+    options = ["--no-pager", "--quiet", "--output=cat", f"--lines={lines}", f"--since=@{int(since)}"]
+    return list(run(["journalctl", *options, "--unit", unit], timeout=30).stdout.splitlines())

@@ -10,6 +10,7 @@ import subprocess
 import time
 
 from . import systemd
+from .command import run
 from .layout import Layout
 from .masking import mask, secrets_below
 
@@ -68,10 +69,8 @@ class Transient:
         command += ["--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *argv]
         started = time.monotonic()
         try:
-            done = subprocess.run(
-                command, input=script or "", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                timeout=timeout + 30, text=True, errors="replace", check=False,
-            )  # fmt: skip
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            done = run(command, input=script or "", timeout=timeout + 30, **streams)
         except subprocess.TimeoutExpired:
             systemd.systemctl("kill", "--signal=SIGKILL", f"{name}.service")
             raise TransientError(f"It did not end within {timeout} s and was stopped.") from None

@@ -164,7 +164,7 @@ class DrainableApp:
         def watched_send(message):
             nonlocal send
             if message["type"] == "http.response.start":
-                if self.draining or type(message.get("headers")) is not list:
+                if self.draining or not isinstance(message.get("headers"), list):
                     message = self.prepare(message, scope)
                 for name, value in message["headers"]:
                     if name == b"content-type":

@@ -84,7 +84,7 @@ class Workspace:
 
     @classmethod
     def from_arguments(cls, args: dict[str, Any]) -> Workspace:
-        """From the arguments that ``arguments.PACKAGE_INDEX`` names.
+        """From the arguments of a module, which the documentation fragment package_index describes.
 
         :raises BuildError: when the controller's Python has no library ``packaging`` that it can import.
         """

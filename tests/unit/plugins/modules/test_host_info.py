@@ -95,7 +95,7 @@ def test_interpreter_that_does_not_run_is_not_installed(tmp_path: Path) -> None:
 def test_addresses_are_those_of_every_link(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = '[{"ifname": "eth0", "addr_info": [{"local": "192.0.2.7"}, {"local": "2001:db8::7"}, {}]}, {}]'
     answer = SimpleNamespace(returncode=0, stdout=shown)
-    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: answer)
+    monkeypatch.setattr(host_info, "run", lambda *_a, **_k: answer)
     assert host_info.addresses() == ["192.0.2.7", "2001:db8::7"]
     answer.returncode = 1
     assert host_info.addresses() == []

@@ -294,9 +294,9 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         if command[0] == "systemd-run":
             words = tmp_path / "fails"
             if words.exists():
-                return subprocess.CompletedProcess(command, 1, stderr=words.read_bytes())
+                return subprocess.CompletedProcess(command, 1, stderr=words.read_text(errors="replace"))
             options["stdout"].write(options["stdin"].read())
-            return subprocess.CompletedProcess(command, 0, stderr=b"")
+            return subprocess.CompletedProcess(command, 0, stderr="")
         there = command[-1] in ("gcc", "make")
         failed = command[0] == "apt-get" and "nonsense" in command
         return subprocess.CompletedProcess(
