@@ -7,7 +7,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
