@@ -67,7 +67,7 @@ options:
     type: str
     default: ""
   cache_mb:
-    description: What the cache may hold; V(0) for no bound.
+    description: What the cache may hold; V(0) for no limit.
     type: int
     default: 0
   cache:

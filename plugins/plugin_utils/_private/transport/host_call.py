@@ -303,8 +303,8 @@ class StandIn:
         sys.exit(1)
 
     def print_result(self, result: dict[str, Any]) -> None:
-        told = {"warnings": self.warnings, "deprecations": self.deprecations}
-        print("\n" + json.dumps({**result, **{name: each for name, each in told.items() if each}}), flush=True)
+        notes = {"warnings": self.warnings, "deprecations": self.deprecations}
+        print("\n" + json.dumps({**result, **{name: each for name, each in notes.items() if each}}), flush=True)
 
 
 def run(call: dict[str, Any]) -> None:
