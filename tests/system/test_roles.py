@@ -210,6 +210,7 @@ def test_environment_alone_writes_a_file_that_only_its_group_reads(fleet: Fleet,
 
 
 def test_a_playbook_of_the_users_own_makes_a_second_app(fleet: Fleet, source: Path, tmp_path: Path) -> None:
+    """All of it without quick calls, Ansible's own way."""
     first = fleet.live("app13")
     pids = fleet.workers("app13")
     url = fleet.on(
@@ -222,6 +223,7 @@ def test_a_playbook_of_the_users_own_makes_a_second_app(fleet: Fleet, source: Pa
         "forge_environment": {"DATABASE_URL": url, "SECRET_KEY": "s" * 40},
         "forge_watch_seconds": 1,
         "forge_workers": 2,
+        "forge_quick_calls": False,
     }
     inventory = REPOSITORY / "inventories" / "lab"
     roles = [{"role": f"{COLLECTION}.{role}", "vars": variables} for role in CHAIN]
