@@ -71,7 +71,7 @@ class Lonely:
         return "changed=0" not in self.output.rsplit("PLAY RECAP", 1)[1]
 
     def live(self) -> str:
-        return self.fleet.on("box", "basename $(readlink /srv/shop/current)")
+        return self.fleet.on("box", "basename $(readlink /srv/lone/current)")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def lonely(box: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Lonely:
     inventory = directory / "hosts.yml"
     inventory.write_text(yaml.safe_dump({"all": {"hosts": json.loads(shown.stdout)["_meta"]["hostvars"]}}))
     source = write_project(directory / "shop", "gunicorn", "uvicorn-worker")
-    app = {"forge_app": "shop", "forge_source": str(source), "forge_target": "shop.main:app", "forge_listen": ["8034"]}
+    app = {"forge_app": "lone", "forge_source": str(source), "forge_target": "shop.main:app", "forge_listen": ["8034"]}
     return Lonely(box, inventory, {**app, "forge_build_cache": str(REPOSITORY / "build" / "cache")})
 
 
@@ -118,8 +118,8 @@ def test_service_alone_renders_units_and_sizes_workers(lonely: Lonely) -> None:
     assert given["workers"] == {"count": 3, "reason": "set by hand"}
     assert given["listen"] == ["8034"]
     assert "workers = 3\n" in given["files"]["gunicorn.conf.py"]
-    assert "ListenStream=[::]:8034\n" in given["units"]["shop.socket"]
-    assert {"shop@.service", "shop@.target", "shop@.socket", "shop.service"} <= set(given["units"])
+    assert "ListenStream=[::]:8034\n" in given["units"]["lone.socket"]
+    assert {"lone@.service", "lone@.target", "lone@.socket", "lone.service"} <= set(given["units"])
 
 
 def test_service_user_alone_makes_an_account(lonely: Lonely) -> None:
@@ -138,9 +138,9 @@ def test_release_alone_stages_and_touches_nothing_that_serves(lonely: Lonely) ->
     given = lonely.use("release", "forge_release_result", **lonely.variables)
     assert "validation" in given["missing"]
     assert (given["live"], given["converged"]) == ("", False)
-    record = json.loads(lonely.fleet.on("box", f"cat /srv/shop/generations/{given['generation']}/release.json"))
+    record = json.loads(lonely.fleet.on("box", f"cat /srv/lone/generations/{given['generation']}/release.json"))
     assert record["state"] == "validated"
-    assert not lonely.fleet.on("box", "systemctl list-units --plain --no-legend 'shop@*.service'")
+    assert not lonely.fleet.on("box", "systemctl list-units --plain --no-legend 'lone@*.service'")
 
 
 def test_migrations_alone_run_in_the_staged_generation(lonely: Lonely) -> None:
@@ -169,7 +169,7 @@ def test_rollout_alone_takes_a_generation_that_it_is_told(lonely: Lonely) -> Non
     before = lonely.live()
     staged = lonely.use("release", "forge_release_result", **lonely.variables, forge_keepalive=76)["generation"]
     assert lonely.live() == before != staged
-    target = {"forge_app": "shop", "forge_watch_seconds": 1, "forge_rollout_target": {"generation": staged}}
+    target = {"forge_app": "lone", "forge_watch_seconds": 1, "forge_rollout_target": {"generation": staged}}
     lonely.use("rollout", "forge_rollout_result", **target)
     assert lonely.live() == staged
     assert "Build the app" not in lonely.output
