@@ -338,7 +338,8 @@ def test_a_source_that_the_controller_cannot_build_is_compiled_on_one_host_witho
     first = next((tmp_path / "cache" / "built").rglob("*.whl"))
     content = first.read_bytes()
     first.unlink()
-    next((tmp_path / "cache" / "layers").iterdir()).unlink()
+    for layer in (tmp_path / "cache" / "layers").iterdir():
+        layer.unlink()
     deploy("1.0", playbook="build")
     assert first.read_bytes() == content  # the same source, the same bytes
     deploy("1.1")
