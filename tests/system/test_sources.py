@@ -208,7 +208,10 @@ def test_a_wheel_is_a_source(cut: Fleet, tmp_path: Path) -> None:
 
 ERRORS = {
     "ref": ({"forge_source": "git+file://{monorepo}@nothing"}, "has no branch, tag or commit nothing"),
-    "requirement": ({"forge_source": "forge-no-such-package==1"}, "forge-no-such-package was not found in the package registry"),
+    "requirement": (
+        {"forge_source": "forge-no-such-package==1"},
+        "forge-no-such-package was not found in the package registry",
+    ),
     "artifact": ({"forge_source": "/nowhere/shop.tar"}, "there is no artifact /nowhere/shop.tar"),
     "index": (
         {"forge_source": "idna==3.6", "forge_build_index_url": "https://user:hunter2-secret@nowhere.invalid/simple"},
