@@ -24,6 +24,19 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 @pytest.fixture
+def stock(host: Host) -> Host:
+    """NEW runs a server that can neither stand by nor drain."""
+    from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
+    from fake_host import NEW
+
+    Generations(host.layout).set_state(NEW, "validated", drains=False, server="gunicorn-asgi")
+    unit = f"[Service]\nSockets=forge.socket forge@{NEW}.socket\n"
+    (Path(host.layout.generation(NEW)) / "units" / host.layout.service(NEW)).write_text(unit)
+    host.systemd.never_public.add(NEW)
+    return host
+
+
+@pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """What a staging asks systemctl to do."""
     from fake_staging import without_root

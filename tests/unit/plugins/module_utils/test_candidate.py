@@ -20,16 +20,6 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.proc
 from fake_host import NEW, OLD, ORPHAN, PUBLIC, Host
 
 
-@pytest.fixture
-def stock(host: Host) -> Host:
-    """NEW runs a server that can neither stand by nor drain."""
-    Generations(host.layout).set_state(NEW, "validated", drains=False, server="gunicorn-asgi")
-    unit = f"[Service]\nSockets=forge.socket forge@{NEW}.socket\n"
-    (Path(host.layout.generation(NEW)) / "units" / host.layout.service(NEW)).write_text(unit)
-    host.systemd.never_public.add(NEW)
-    return host
-
-
 def installed_unit(host: Host) -> str:
     return (Path(host.layout.units) / host.layout.service(NEW)).read_text()
 

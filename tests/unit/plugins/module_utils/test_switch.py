@@ -17,16 +17,6 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.swit
 from fake_host import NEW, OLD, ORPHAN, PUBLIC, Host, with_processes
 
 
-@pytest.fixture
-def stock(host: Host) -> Host:
-    """NEW runs a server that can neither stand by nor drain."""
-    Generations(host.layout).set_state(NEW, "validated", drains=False, server="gunicorn-asgi")
-    unit = f"[Service]\nSockets=forge.socket forge@{NEW}.socket\n"
-    (Path(host.layout.generation(NEW)) / "units" / host.layout.service(NEW)).write_text(unit)
-    host.systemd.never_public.add(NEW)
-    return host
-
-
 def test_link_that_a_killed_switch_left_is_in_nobodys_way(host: Host) -> None:
     os.symlink("generations/x", f"{host.layout.current}.tmp")
     host.switch().point_current()
