@@ -20,7 +20,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 LAB = REPOSITORY / "tests" / "lab" / "lab"
-SET = os.environ.get("FORGE_TEST_SET", "system")  # another name, and a second checkout can test beside this one
+# With another name a second checkout can test beside this one; each worker of pytest-xdist has nodes of its own.
+SET = os.environ.get("FORGE_TEST_SET", "system") + os.environ.get("PYTEST_XDIST_WORKER", "")
 NODES = ("app12=debian12:forge_app", "app13=debian13:forge_app", "db=debian12:forge_database")
 HOSTS = ("app12", "app13")
 
@@ -87,8 +88,9 @@ class Fleet:
             timeout=600,
         )
         run = Run(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
-        (REPOSITORY / "build" / "logs").mkdir(parents=True, exist_ok=True)
-        (REPOSITORY / "build" / "logs" / "last-play.log").write_text(f"$ {' '.join(command)}\n{run.output}")
+        logs = REPOSITORY / "build" / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / f"last-play-{self.lab_set}.log").write_text(f"$ {' '.join(command)}\n{run.output}")
         assert limit or self.without_database or "no hosts matched" not in run.output
         if check:
             assert run.rc == 0, run.output[-6000:]
@@ -193,5 +195,6 @@ def fleet(nodes: Fleet, source: Path) -> Fleet:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bad input first, while the nodes are still virgin."""
-    items.sort(key=lambda item: item.path.name != "test_errors.py")
+    """Bad input first, while the nodes are still virgin; then what takes longest, so that no worker ends long before another."""
+    first = ["test_errors.py", "test_faults.py"]
+    items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
