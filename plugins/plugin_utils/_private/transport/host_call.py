@@ -141,10 +141,21 @@ class HostModule:
 def host_module(module: str) -> HostModule:
     """Read a module. Where the class of an action asks for it, that is once a run and not once a task and host.
 
-    :raises AttributeError: when the module has no ARGUMENT_SPEC.
+    :raises ValueError: when the module has no ARGUMENT_SPEC, or one that is not a literal.
     """
     name = f"{PACKAGE}.modules.{module}"
-    return HostModule(importlib.import_module(name).ARGUMENT_SPEC, sources_of(name))
+    sources = sources_of(name)
+    return HostModule(argument_spec(name, sources[name]), sources)
+
+
+def argument_spec(name: str, text: str) -> dict[str, dict[str, Any]]:
+    """Return what the text of a module sets as ARGUMENT_SPEC: not imported, as it needs only on the host what it imports."""
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name) and target.id == "ARGUMENT_SPEC":
+                return dict(ast.literal_eval(node.value))
+    raise ValueError(f"{name} has no ARGUMENT_SPEC")
 
 
 def sources_of(name: str) -> dict[str, str]:
@@ -154,9 +165,16 @@ def sources_of(name: str) -> dict[str, str]:
     while pending:
         name = pending.pop()
         if name not in sources:
-            sources[name] = path_of(name).read_text(encoding="utf-8")
-            pending += imports_of(name, sources[name])
+            sources[name], imported = read(name)
+            pending += imported
     return sources
+
+
+@cache
+def read(name: str) -> tuple[str, list[str]]:
+    """Return the text of a module, and what it imports: modules share most of that."""
+    text = path_of(name).read_text(encoding="utf-8")
+    return text, list(imports_of(name, text))
 
 
 def imports_of(name: str, text: str) -> Iterator[str]:
