@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from ..module_utils._private.ownership import mark
 from ..module_utils._private.transient import sandbox
 
 DOCUMENTATION = r"""
@@ -44,7 +45,6 @@ _value:
   type: dict
 """
 
-HEAD = "# Written by thecodeforge.fastapi.service: changes by hand are replaced.\n"
 STOP_SECONDS = 60
 
 
@@ -63,10 +63,14 @@ def generation_units(web: str, app: str, processes: dict[str, dict[str, Any]] | 
     return {**units, f"{app}@.target": target(app, started)}
 
 
+def head(app: str) -> str:
+    return f"# {mark(app)}: changes by hand are replaced.\n"
+
+
 def target(app: str, wanted: list[str]) -> str:
     names = " ".join(wanted)
     return (
-        f"{HEAD}[Unit]\nDescription={app}: generation %i with its processes\nPartOf={app}.service\n"
+        f"{head(app)}[Unit]\nDescription={app}: generation %i with its processes\nPartOf={app}.service\n"
         "# By default a target comes after what it is part of: that is what starts it, and waits for it.\n"
         f"DefaultDependencies=no\nWants={names}\nAfter={names}\n"
     )
@@ -82,7 +86,7 @@ def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
     )
     shaped = "\n".join(sandbox(web, "%i"))
     return (
-        f"{HEAD}[Unit]\nDescription={app}: {name} of generation %i\nPartOf={app}@%i.target\n"
+        f"{head(app)}[Unit]\nDescription={app}: {name} of generation %i\nPartOf={app}@%i.target\n"
         "After=network-online.target\nStartLimitIntervalSec=0\n\n"
         f"[Service]\n{kind}\nExecStart=/usr/bin/env {words}\nKillMode=mixed\n"
         f"TimeoutStopSec={int(process.get('stop_seconds', STOP_SECONDS))}\n{shaped}\n"
@@ -91,7 +95,7 @@ def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
 
 def timer(app: str, name: str, schedule: str) -> str:
     return (
-        f"{HEAD}[Unit]\nDescription={app}: when {name} of generation %i runs\nPartOf={app}@%i.target\n\n"
+        f"{head(app)}[Unit]\nDescription={app}: when {name} of generation %i runs\nPartOf={app}@%i.target\n\n"
         f"[Timer]\nOnCalendar={schedule}\nAccuracySec=1s\n"
     )
 
