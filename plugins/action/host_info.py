@@ -1,13 +1,25 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the module in one quick call."""
+"""Tells the module which accounts the inventory names, and runs it in one quick call."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..plugin_utils._private.inventory.rules import declared_options
 from ..plugin_utils._private.transport.host_call import HostAction
+
+OPTIONS = declared_options()  # read once, when Ansible loads this
 
 
 class ActionModule(HostAction):
     """See the documentation of the module ``thecodeforge.fastapi.host_info``."""
 
     MODULE = "host_info"
+
+    def run_module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        for name in ("user", "group"):
+            variable = f"forge_{name}"
+            if (task_vars or {}).get(variable) == OPTIONS[variable]["default"]:  # its text, not what that comes to
+                arguments[name] = ""
+        return super().run_module(arguments, task_vars)

@@ -16,14 +16,52 @@ options:
     description: Name or path of the interpreter that serves the app.
     type: str
     required: true
+  app:
+    description: Name of the app.
+    type: str
+    required: true
+  root:
+    description: Directory that holds the apps.
+    type: path
+    required: true
   user:
-    description: User the app runs as.
+    description: User the app runs as; that of what is installed when empty, and else the app's name.
     type: str
-    required: true
+    default: ""
   group:
-    description: Group the app runs as.
+    description: Group the app runs as; that of what is installed when empty, and else the app's name.
     type: str
-    required: true
+    default: ""
+  listen:
+    description: Addresses of the public socket.
+    type: list
+    elements: str
+    default: []
+  state_directories:
+    description: Directories below C(/var/lib) that the app may write to.
+    type: list
+    elements: str
+    default: []
+  cache_directories:
+    description: Directories below C(/var/cache) that the app may write to.
+    type: list
+    elements: str
+    default: []
+  project:
+    description: What tells the project from others, keys of C(project.json).
+    type: dict
+    default: {}
+  take_over:
+    description: What of somebody else's the app takes over.
+    type: list
+    elements: str
+    default: []
+  refuse:
+    description: Kinds of conflicts that make the host be refused. The others are only returned.
+    type: list
+    elements: str
+    choices: [account, address, directory, project, unit]
+    default: [account, address, directory, project, unit]
   packages:
     description: Debian packages that the app needs.
     type: list
@@ -43,9 +81,9 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: Gather facts of the host
   thecodeforge.fastapi.host_info:
+    app: shop
+    root: /srv
     python: python3
-    user: forge
-    group: forge
   register: host
 """
 
@@ -89,8 +127,15 @@ host:
       elements: str
       returned: always
     account:
-      description: Are the user and the group there, as a service account should be?
-      type: bool
+      description: C(user) and C(group) that the app runs as, and whether they are C(ready), as a service account should be.
+      type: dict
+      returned: always
+    conflicts:
+      description:
+        - What is somebody else's and in the way, each with C(kind), C(name), C(owner), a C(sentence), and whether it is
+          C(taken_over).
+      type: list
+      elements: dict
       returned: always
     missing_packages:
       description: Those of O(packages) that are not installed.
@@ -108,24 +153,38 @@ host:
       returned: always
 """
 
-import grp
 import json
 import os
 import platform
-import pwd
 import re
 import shutil
 from typing import Any, TypedDict
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.accounts import Account, account_of
 from ..module_utils._private.command import run
+from ..module_utils._private.conflicts import Conflict, Look
 from ..module_utils._private.debian import missing_packages
+from ..module_utils._private.layout import Layout
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "python": {"type": "str", "required": True},
-    "user": {"type": "str", "required": True},
-    "group": {"type": "str", "required": True},
+    "app": {"type": "str", "required": True},
+    "root": {"type": "path", "required": True},
+    "user": {"type": "str", "default": ""},
+    "group": {"type": "str", "default": ""},
+    "listen": {"type": "list", "elements": "str", "default": []},
+    "state_directories": {"type": "list", "elements": "str", "default": []},
+    "cache_directories": {"type": "list", "elements": "str", "default": []},
+    "project": {"type": "dict", "default": {}},
+    "take_over": {"type": "list", "elements": "str", "default": []},
+    "refuse": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["account", "address", "directory", "project", "unit"],
+        "default": ["account", "address", "directory", "project", "unit"],
+    },
     "packages": {"type": "list", "elements": "str", "default": []},
     "systems": {"type": "list", "elements": "str", "default": []},
 }
@@ -155,7 +214,8 @@ class HostFacts(TypedDict):
     cpu_quota: float  # CPUs that the control group allows; 0 is no limit
     memory_mb: int  # MiB, the control group's limit included
     addresses: list[str]  # without loopback and link-local ones
-    account: bool  # whether user and group exist, as a service account should
+    account: Account  # what the app runs as
+    conflicts: list[Conflict]  # what is somebody else's and in the way
     missing_packages: list[str]
     missing_prerequisites: list[str]  # what the host does not have yet, for people to read
     booted_with_systemd: bool
@@ -232,22 +292,13 @@ def addresses() -> list[str]:
     ]
 
 
-def has_account(user: str, group: str) -> bool:
-    """Return whether there is such a user, in that group, who is not root and cannot log in."""
-    try:
-        account, members = pwd.getpwnam(user), grp.getgrnam(group)
-    except KeyError:
-        return False
-    no_login = os.path.basename(account.pw_shell) in ("nologin", "false")
-    return account.pw_gid == members.gr_gid and no_login and account.pw_uid != 0
-
-
 def gather(params: dict[str, Any]) -> HostFacts:
     """Read the host; ``params`` are those of the module."""
     quota, limit_mb = cgroup_limits()
     total_mb = memory_total_mb()
     python = interpreter(params["python"])
-    account = has_account(params["user"], params["group"])
+    layout = Layout(params["root"], params["app"])
+    account = account_of(layout, params["user"], params["group"])
     packages = missing_packages(params["packages"])
     libc, glibc = platform.libc_ver()
     return {
@@ -260,10 +311,11 @@ def gather(params: dict[str, Any]) -> HostFacts:
         "memory_mb": min(total_mb, limit_mb) if limit_mb else total_mb,
         "addresses": addresses(),
         "account": account,
+        "conflicts": Look(params, layout, account).conflicts(),
         "missing_packages": packages,
         "missing_prerequisites": [
             *([] if python["installed"] else [params["python"]]),
-            *([] if account else [f"the account {params['user']} (group {params['group']}, no login)"]),
+            *([] if account["ready"] else [f"the account {account['user']} (group {account['group']}, no login)"]),
             *(f"the package {name}" for name in packages),
         ],
         "booted_with_systemd": os.path.isdir("/run/systemd/system"),
@@ -284,10 +336,19 @@ def unsupported(host: HostFacts, systems: list[str]) -> str:
     )
 
 
+def in_the_way(host: HostFacts, refuse: list[str]) -> str:
+    """Return what of somebody else's keeps the app from this host; empty when nothing does.
+
+    :param refuse: kinds of conflicts that do.
+    """
+    found = [each["sentence"] for each in host["conflicts"] if each["kind"] in refuse and not each["taken_over"]]
+    return " ".join([*found, f"Nothing was changed on {platform.node()}."]) if found else ""
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     host = gather(module.params)
-    problem = unsupported(host, module.params["systems"])
+    problem = unsupported(host, module.params["systems"]) or in_the_way(host, module.params["refuse"])
     if problem:
         module.fail_json(msg=problem, host=host)
     module.exit_json(changed=False, host=host)

@@ -44,6 +44,10 @@ options:
     description: Seconds that loading may take.
     type: int
     default: 60
+  project:
+    description: What tells the project from others, keys of C(project.json).
+    type: dict
+    default: {}
   record:
     description: What the controller knows of this generation, keys of its C(release.json).
     type: dict
@@ -165,6 +169,7 @@ ARGUMENT_SPEC = {
     "generation": {"type": "str", "default": ""},
     "release": {"type": "str", "required": True},
     "layer": {"type": "str", "required": True},
+    "project": {"type": "dict", "default": {}},
     "record": {"type": "dict", "default": {}},
     "environment": {"type": "str", "required": True, "no_log": True},
     "files": {"type": "dict", "default": {}},

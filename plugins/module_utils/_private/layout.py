@@ -31,6 +31,7 @@ class Layout:
         self.generations = os.path.join(self.home, "generations")
         self.current = os.path.join(self.home, "current")
         self.ledger = os.path.join(self.home, "ledger.jsonl")
+        self.project = os.path.join(self.home, "project.json")
         self.lock = os.path.join(self.home, "lock.json")
 
     def layer(self, layer: str) -> str:

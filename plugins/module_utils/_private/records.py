@@ -111,3 +111,16 @@ class LockHolder(Document):
     reason: str = ""
     since: str = ""
     expires: float = 0.0
+
+
+@dataclass(frozen=True)
+class ProjectRecord(Document):
+    """``project.json``: which project an installation is of, as far as the controller could tell."""
+
+    id: str = ""  # forge_project
+    origin: str = ""
+    root: str = ""
+    path: str = ""
+    name: str = ""
+    source: str = ""
+    inventory: str = ""

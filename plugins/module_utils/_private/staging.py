@@ -9,6 +9,7 @@ import dataclasses
 import grp
 import hashlib
 import io
+import json
 import os
 import shutil
 import stat
@@ -22,8 +23,9 @@ from .errors import StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
 from .layer import LayerError, compile_bytecode, make_environment
-from .layout import Layout, sync_directory, write_atomically
-from .records import GenerationRecord
+from .layout import Layout, read_json, sync_directory, write_atomically
+from .ownership import updated
+from .records import GenerationRecord, ProjectRecord
 from .serving import is_converged
 from .validation import Validation
 
@@ -155,6 +157,7 @@ class Staging:
         try:
             with exclusive_lock(os.path.join(self.layout.home, ".stage.lock")):
                 self.clear_half_made()
+                self.write_project()
                 self.check_room(missing)
                 try:
                     if "layer" in missing:
@@ -170,6 +173,14 @@ class Staging:
             raise StageError(
                 f"Another deploy is staging {self.layout.app} on this host right now; run again when it is done."
             ) from None
+
+    def write_project(self) -> None:
+        """Record which project this is: by that a host refuses another one of the same name."""
+        installed = ProjectRecord.from_dict(read_json(self.layout.project))
+        wanted = updated(installed, ProjectRecord.from_dict(self.params["project"]))
+        if wanted != installed:
+            text = json.dumps(wanted.to_dict(), indent=2, sort_keys=True) + "\n"
+            write_atomically(self.layout.project, text.encode(), 0o644)
 
     def clear_half_made(self) -> None:
         for directory in (self.layout.layers, self.layout.releases):

@@ -112,6 +112,7 @@ def make_staging(tmp_path: Path, **changes: Any) -> Staging:
         "generation": GENERATION,
         "release": RELEASE,
         "layer": LAYER,
+        "project": {"origin": "git.example.org/shop"},
         "record": {"release": RELEASE, "workers": 3},
         "environment": f'FORGE_SECRET_KEY="{SECRET}"\n',
         "files": {"gunicorn.conf.py": "workers = 3\n"},

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ....module_utils._private.environment import NAME, UnwritableError, as_text, write_environment
+from ....module_utils._private.listening import endpoint, overlap
 
 # The one written in C is ten times as quick; it is not in every build of PyYAML.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -145,16 +147,18 @@ RULES_FOR_ENTRIES = (
 
 def wrong_values(values: dict[str, Any]) -> list[str]:
     """Values of the right type that cannot work."""
-    values = with_defaults(values)
+    defaults, values = declared_options(), with_defaults(values)
     problems = []
     for rule in RULES:
-        wrong = [name for name in rule.names.split() if not rule.is_right(values[name])]
+        given = [name for name in rule.names.split() if values[name] != defaults[name].get("default")]
+        wrong = [name for name in given if not rule.is_right(values[name])]
         problems += [rule.sentence.format(name=name) for name in wrong]
     for rule in RULES_FOR_ENTRIES:
         entries = [(name, value) for name in rule.names.split() for value in values[name]]
         problems += [
             rule.sentence.format(name=name, value=value) for name, value in entries if not rule.is_right(value)
         ]
+    problems += overlapping(values["forge_listen"])
     problems += wrong_server(values)
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
@@ -162,6 +166,16 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     commands += [(name, values[name]) for name in ("forge_smoke_command", "forge_schema_version") if values[name]]
     return problems + [
         f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))
+    ]
+
+
+def overlapping(listen: list[Any]) -> list[str]:
+    """Addresses of which only one can be opened: the same twice, or one and all of its port."""
+    entries = [str(entry) for entry in listen if is_address(entry)]
+    return [
+        f"forge_listen: {one} and {other} are the same or overlap: leave out one of them."
+        for one, other in combinations(entries, 2)
+        if overlap(endpoint(one), endpoint(other))
     ]
 
 

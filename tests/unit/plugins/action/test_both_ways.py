@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[4]
-HOST = {"python": "python3", "user": "{{ secret_name }}", "group": "shop"}
+HOST = {"app": "no-such-app", "root": "/srv", "python": "python3", "user": "{{ secret_name }}", "group": "shop"}
 PLAY = [
     {
         "hosts": "localhost",

@@ -14,6 +14,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.reco
     GenerationRecord,
     LedgerEvent,
     LockHolder,
+    ProjectRecord,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +43,7 @@ def test_keys_that_python_reserves() -> None:
     assert LedgerEvent.from_dict({"from": "x", "to": "y"}) == LedgerEvent(previous="x", generation="y")
 
 
-@pytest.mark.parametrize("kind", [GenerationRecord, LedgerEvent, LockHolder])
+@pytest.mark.parametrize("kind", [GenerationRecord, LedgerEvent, LockHolder, ProjectRecord])
 @given(document=st.data())
 def test_whatever_stands_there_has_the_right_types(kind: type[Document], document: st.DataObject) -> None:
     keys = list(kind().to_dict())
@@ -79,7 +80,12 @@ def test_key_of_earlier_versions_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("file", "document"),
-    [("release.json", GenerationRecord()), ("ledger.jsonl", LedgerEvent()), ("lock.json", LockHolder())],
+    [
+        ("release.json", GenerationRecord()),
+        ("project.json", ProjectRecord()),
+        ("ledger.jsonl", LedgerEvent()),
+        ("lock.json", LockHolder()),
+    ],
 )
 def test_documentation_has_the_keys_in_their_order_and_with_their_types(file: str, document: Document) -> None:
     section = (REPOSITORY / "docs" / "files.md").read_text().partition(f"{file}`")[2].partition("\n### ")[0]

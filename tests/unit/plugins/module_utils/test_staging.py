@@ -40,7 +40,7 @@ def test_first_stage_makes_everything_and_the_second_finds_nothing(
     assert (home / "releases" / RELEASE / "shop" / "main.py").read_text() == "app = None\n"
     assert os.listdir(home / "releases" / RELEASE / "shop" / "__pycache__")
     assert (home / "layers" / LAYER / "bin" / "python").exists()
-    assert sorted(os.listdir(home)) == [".stage.lock", "generations", "layers", "releases"]
+    assert sorted(os.listdir(home)) == [".stage.lock", "generations", "layers", "project.json", "releases"]
     assert sorted(os.listdir(tmp_path / "units")) == ["forge.socket", f"forge@{GENERATION}.service"]
     record = stage.layout.read_record(GENERATION)
     assert record == GenerationRecord(release=RELEASE, state="validated", workers=3, drains=True)

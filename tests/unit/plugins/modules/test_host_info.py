@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.thecodeforge.fastapi.plugins.modules import host_info
-from ansible_collections.thecodeforge.fastapi.plugins.modules.host_info import unsupported
+from ansible_collections.thecodeforge.fastapi.plugins.modules.host_info import ARGUMENT_SPEC, in_the_way, unsupported
 
 
 @pytest.mark.parametrize(
@@ -100,27 +98,6 @@ def test_addresses_are_those_of_every_link(monkeypatch: pytest.MonkeyPatch) -> N
     assert host_info.addresses() == []
 
 
-@pytest.mark.parametrize(
-    ("uid", "gid", "shell", "right"),
-    [
-        (998, 990, "/usr/sbin/nologin", True),
-        (998, 990, "/bin/false", True),
-        (998, 990, "/bin/bash", False),
-        (998, 1, "/usr/sbin/nologin", False),
-        (0, 990, "/usr/sbin/nologin", False),
-    ],
-)
-def test_account_is_one_of_a_service(
-    monkeypatch: pytest.MonkeyPatch, uid: int, gid: int, shell: str, right: bool
-) -> None:
-    account = SimpleNamespace(pw_uid=uid, pw_gid=gid, pw_shell=shell)
-    monkeypatch.setattr(pwd, "getpwnam", {"forge": account}.__getitem__)
-    monkeypatch.setattr(grp, "getgrnam", {"forge": SimpleNamespace(gr_gid=990)}.__getitem__)
-    assert host_info.has_account("forge", "forge") is right
-    assert not host_info.has_account("forge", "others")
-    assert not host_info.has_account("nobody", "forge")
-
-
 def test_memory_is_read() -> None:
     assert host_info.memory_total_mb() > 100
 
@@ -142,8 +119,23 @@ def test_hosts_that_are_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_what_is_in_the_way_is_said_at_once_and_what_is_taken_over_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_info.platform, "node", lambda: "web1")
+
+    def host(*conflicts: tuple[str, bool]) -> Any:
+        return {
+            "conflicts": [{"kind": kind, "sentence": f"A {kind}.", "taken_over": taken} for kind, taken in conflicts]
+        }
+
+    both = host(("unit", False), ("address", False))
+    assert in_the_way(both, ["unit", "address"]) == "A unit. A address. Nothing was changed on web1."
+    assert in_the_way(both, ["project"]) == in_the_way(both, []) == ""
+    assert in_the_way(host(("unit", True)), ["unit"]) == ""
+
+
 def test_every_fact_has_its_place_in_the_list_and_in_the_documentation() -> None:
-    facts = host_info.gather({"python": sys.executable, "user": "no", "group": "no", "packages": []})
+    given = {"python": sys.executable, "app": "no-such-app", "root": "/nonexistent"}
+    facts = host_info.gather({name: given.get(name, option.get("default")) for name, option in ARGUMENT_SPEC.items()})
     documented = yaml.safe_load(host_info.RETURN)["host"]["contains"]
     assert list(facts) == list(host_info.HostFacts.__annotations__)
     assert set(facts) == set(documented)
