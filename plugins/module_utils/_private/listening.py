@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import stat
-import struct
+import sys
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from typing import NamedTuple
@@ -138,7 +138,7 @@ class Sockets:
 
 def address_of(kernel: str) -> str:
     """An IP address as /proc/net/tcp has it: words of four bytes in the machine's own order."""
-    words = [struct.pack("=I", int(kernel[at : at + 8], 16)) for at in range(0, len(kernel), 8)]
+    words = [int(kernel[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(kernel), 8)]
     return plain(socket.inet_ntop(socket.AF_INET6 if len(words) == 4 else socket.AF_INET, b"".join(words)))
 
 
