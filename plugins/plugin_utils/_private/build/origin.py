@@ -160,7 +160,7 @@ def fetch_git(source: str, workspace: Workspace, subject: str = "forge_source") 
     if ref.startswith("-"):
         raise BuildError(f"{subject}: {ref!r} is not a ref.")
     url = re.sub(r"(?<=^https://)[^/@]+@|(?<=^http://)[^/@]+@", "", address)
-    environment = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_LFS_SKIP_SMUDGE": "1"}
     if url != address:  # credentials travel in the environment
         environment |= {
             "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf", "GIT_CONFIG_VALUE_0": url,

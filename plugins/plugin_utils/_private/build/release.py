@@ -49,7 +49,7 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
     workspace = workspace.with_project(
         source.project, requirements.read_text(encoding="utf-8", errors="replace") if requirements else ""
     )
-    names = [] if source.requirement else list_files(source, options["exclude"])
+    names = [] if source.requirement else list_files(source, options["exclude"], options["include"])
     lock = lock_of(source, options["extras"], platforms, workspace)
     server = add_server(lock.text, options["server"], options["server_requirements"], platforms, workspace)
     archive, import_paths = pack(source, names, options["exclude"], options["target"], workspace)

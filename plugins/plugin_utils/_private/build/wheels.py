@@ -22,7 +22,7 @@ from .cache import digest, file_digest, touch
 from .errors import BuildError
 from .lockfile import Direct, Pin
 from .origin import fetch_git, split_git
-from .source import list_files, make_archive, open_source
+from .source import belongs, files_below, in_words, is_pointer, list_files, make_archive, open_source
 from .target_platform import Platform
 from .wheel_builder import build_wheel, unpack_sdist
 from .workspace import Workspace, one_line, without_secrets
@@ -147,6 +147,9 @@ def download(direct: Direct, url: str, workspace: Workspace) -> Path:
 
 def check_out(direct: Direct, address: str, subdirectory: str, workspace: Workspace, scratch: Path) -> Path:
     checkout, _commit = fetch_git(address, workspace, f"The dependency {direct}")
+    pointers = [name for name in files_below(checkout, belongs) if is_pointer(checkout / name)]
+    if pointers:
+        raise BuildError(f"{direct} has pointers of git LFS in place of files ({in_words(pointers)}): use a release of it.")
     shutil.copytree(checkout, scratch / "source", symlinks=True)
     return inside(scratch / "source", subdirectory)
 
