@@ -308,6 +308,21 @@ def test_versions_of_the_app_are_honoured_and_only_what_is_missing_is_added(worl
         world.build(source, server="gunicorn-asgi")
 
 
+def test_an_app_that_misses_what_its_release_lacks_is_told_the_variable(world: World) -> None:
+    main = "import pathlib\npathlib.Path('web/dist/index.html').read_text()\nfrom tests import fakes\n" + APP
+    files = {"main.py": main, "requirements.txt": "dep\n", ".gitignore": "dist/\n", "web/dist/index.html": "x", "tests/fakes.py": ""}
+    source = world.write("lacking", files)
+    subprocess.run(["git", "init", "-q", source], check=True)
+
+    def told(**options: Any) -> list[str]:
+        return check_settings("main:app", world.build(source, **options)["release"], {}, world.workspace()).problems
+
+    assert re.search(r"FileNotFoundError: .*'web/dist/index\.html' .* web/dist/index\.html is in .*forge_source_include", " ".join(told()))
+    problems = told(include=["web/dist"], exclude=["tests"])
+    assert re.search(r"No module named 'tests' .* tests is in .*forge_source_exclude", " ".join(problems))
+    assert told(include=["web/dist"]) == []
+
+
 def test_a_requirement_is_a_source_and_each_version_a_release(world: World) -> None:
     one = world.build("shop==1.0", "shopapp:app")
     two = world.build("shop==2.0", "shopapp:app")
