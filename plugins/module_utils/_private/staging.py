@@ -21,7 +21,7 @@ from .complete import is_complete, mark_complete
 from .errors import StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
-from .layer import LayerError, compile_bytecode, make_environment
+from .layer import LayerError, compile_bytecode, finds_releases, make_environment
 from .layout import Layout, sync_directory, write_atomically
 from .records import GenerationRecord
 from .serving import is_converged
@@ -101,7 +101,8 @@ class Staging:
     def compare(self) -> dict[str, Any]:
         """What is ``missing``, what has ``drifted``, whether the host is ``up_to_date``, and its :meth:`state`."""
         missing = []
-        if not is_complete(self.layout.layer(self.params["layer"])):
+        layer = self.layout.layer(self.params["layer"])
+        if not (is_complete(layer) and finds_releases(layer)):
             missing.append("layer")
         if not is_complete(self.layout.release(self.params["release"])):
             missing.append("release")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from .packaging_library import SpecifierSet
 from ....module_utils._private import app_check
 from ....module_utils._private.archive import unpack
-from ....module_utils._private.layer import make_environment
+from ....module_utils._private.layer import STARTUP, make_environment
 from ....module_utils._private.masking import mask, secrets_of
 from .cache import digest, touch
 from .errors import BuildError
@@ -94,7 +95,7 @@ def environment_of(record: BuildRecord, controller: Platform, workspace: Workspa
     """
     fitting = [layer for layer in record.layers.values() if controller.runs(layer.platform)]
     layer = fitting[0] if fitting else controller_layer(record, controller, workspace)
-    home = workspace.cache / "environments" / digest(layer.layer.encode(), sys.executable.encode())[:12]
+    home = workspace.cache / "environments" / digest(layer.layer.encode(), sys.executable.encode(), STARTUP.encode())[:12]
     if (home / ".complete").is_file():
         return touch(home)
     shutil.rmtree(home, ignore_errors=True)
@@ -126,14 +127,14 @@ def load(
     """
     process_environment = {
         "PATH": f"{home / 'bin'}:{os.defpath}",
-        "PYTHONPATH": os.pathsep.join(str(directory / path) for path in import_paths),
+        "FORGE_IMPORT_PATHS": os.pathsep.join(str(directory / path) for path in import_paths),
         "HOME": str(directory),
         **environment,
     }
     try:
         done = subprocess.run(
-            [str(home / "bin" / "python"), app_check.__file__, target], cwd=directory, env=process_environment,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LOAD_SECONDS, check=False,
+            [str(home / "bin" / "python"), "-", target], cwd=directory, env=process_environment,
+            input=inspect.getsource(app_check), capture_output=True, text=True, timeout=LOAD_SECONDS, check=False,
         )  # fmt: skip
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):

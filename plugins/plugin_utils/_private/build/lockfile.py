@@ -18,11 +18,12 @@ from .source import Source
 from .target_platform import Platform, version_tuple
 from .workspace import Workspace, one_line, without_secrets
 
-# What each server needs, and what of it the app's own lock must meet.
+# What each server needs, in the oldest version that works: tried with the tests of roles/service/files (versions.py there).
+# Uvicorn 0.22 is the first with timeout_graceful_shutdown.
 SERVERS = {
-    "gunicorn": {"gunicorn": "", "uvicorn": "", "uvicorn-worker": ""},
-    "gunicorn-asgi": {"gunicorn": ">=25.1"},
-    "uvicorn": {"uvicorn": ""},
+    "gunicorn": {"gunicorn": "20.1", "uvicorn": "0.22", "uvicorn-worker": "0.1"},
+    "gunicorn-asgi": {"gunicorn": "25.1"},
+    "uvicorn": {"uvicorn": "0.22"},
 }
 # Members of a workspace and other projects next to it, in a uv.lock.
 LOCAL = re.compile(r'source = \{ (?:editable|virtual|directory) = "([^"]+)" \}')
@@ -376,9 +377,17 @@ def add_server(
         present |= {each.name: "" for each in directs_for(text, platform)}
         for name, least in SERVERS[server].items():
             if name not in present:
-                missing[name] = by_name.get(name, name) if not least else f"{name}{least}"
-            elif least and present[name] and Version(present[name]) not in SpecifierSet(least):
-                raise BuildError(f"forge_server: {server} needs {name} {least}, the app's lock has {present[name]}.")
+                missing[name] = by_name.get(name, name)
+            elif present[name] and Version(present[name]) < Version(least):
+                raise BuildError(
+                    f"forge_server: {server} needs {name} {least} or newer, the app's lock has {present[name]}: lock a newer one."
+                )
+        old, setuptools = present.get("gunicorn", ""), present.get("setuptools", "")
+        if "gunicorn" in SERVERS[server] and old and Version(old) < Version("21") and Version(setuptools or "99") >= Version("82"):
+            raise BuildError(
+                f"forge_server: gunicorn {old} needs pkg_resources, which setuptools has before 82 only, and the app's lock has "
+                f"{f'setuptools {setuptools}' if setuptools else 'no setuptools'}: lock gunicorn 21 or newer, or setuptools 81."
+            )
     if not missing:
         return None
     constraints = "".join(
@@ -388,7 +397,7 @@ def add_server(
         for pin in entries(text)
         if isinstance(pin, Pin)
     )
-    wanted = "".join(f"{each}\n" for each in missing.values())
+    wanted = "".join(f"{each}\n{name}>={SERVERS[server][name]}\n" for name, each in missing.items())
     key = digest(constraints.encode(), wanted.encode(), oldest_python(platforms).encode())
     path = workspace.cache / "locks" / f"{key[:16]}-server.txt"
     if not path.is_file():
