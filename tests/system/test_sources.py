@@ -50,7 +50,7 @@ def monorepo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cut(box: Fleet) -> Fleet:
     """A prepared node that reaches nothing but the controller's SSH."""
     # Its release has a package dotenv, which does not hide the library from the library's command: as in a virtual environment.
-    options = {**COMMON, "forge_migrations": ["dotenv --version"]}
+    options = {**COMMON, "forge_migrations": ["dotenv --version"], "forge_migrations_paths": []}
     box.play("site", **options, forge_source=str(APPS / "requirements"), forge_target="main:app")
     assert answer(box)["kind"] == "requirements"
     box.lab("cut", "box")

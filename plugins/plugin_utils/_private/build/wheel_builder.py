@@ -17,6 +17,7 @@ from pathlib import Path
 from .packaging_library import InvalidWheelFilename, Requirement, canonicalize_name, parse_wheel_filename
 from ....module_utils._private.archive import ArchiveError, unpack
 from ....module_utils._private.reproducible import EPOCH
+from ....module_utils._private.tool_cause import tool_cause
 from .cache import put, touch
 from .errors import BuildError
 from .target_platform import Platform, version_tuple
@@ -34,9 +35,10 @@ class CompileJob:
     wheel_dir: Path  # of the cache, where it belongs; one for each source, Python and machine
     source: Callable[[Path], Path]  # puts its source below a directory, and returns where
     reason: str = ""  # ends the sentence
+    advice: str = ""  # what to do instead, a sentence
 
     def __str__(self) -> str:
-        return f"There is no wheel of {self.requirement} for {self.platform}, {self.reason}"
+        return f"There is no wheel of {self.requirement} for {self.platform}, {self.reason} {self.advice}".rstrip()
 
 
 class NeedsCompiling(BuildError):
@@ -77,17 +79,18 @@ def run_build(project: Path, output: Path, workspace: Workspace, *options: str) 
         extra={"UV_INDEX": workspace.extra_indexes(), "SOURCE_DATE_EPOCH": EPOCH},
     )  # fmt: skip
     wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None
-    # What the backend printed says more than what uv makes of it, which comes last.
-    backend = done.stderr.rpartition("\nerror: ")[0]
-    return wheel, one_line(backend or done.stderr, 600)
+    # What the backend printed says more than what uv makes of it, which comes last. Without a backend uv says why.
+    backend, _error, why = done.stderr.rpartition("\nerror: ")
+    return wheel, tool_cause(backend) if "backend returned an error" in why or not why else one_line(why, 600)
 
 
 def build_wheel(
-    name: str, source: Callable[[Path], Path], wheel_dir: Path, platform: Platform, workspace: Workspace
+    name: str, source: Callable[[Path], Path], wheel_dir: Path, platform: Platform, workspace: Workspace, advice: str = ""
 ) -> Path:
     """The wheel of a source for a platform: from the cache, or built on the controller.
 
     :param name: of the requirement, for people; when empty, that of the wheel.
+    :param advice: what to do instead of compiling, a sentence.
     :raises NeedsCompiling: when the controller cannot build it, or what it builds would not run there.
     :raises BuildError: when it does not build and nothing says its name.
     """
@@ -104,9 +107,9 @@ def build_wheel(
         name = name or (str(parse_wheel_filename(wheel.name)[0]) if wheel else "")
         if not name:
             raise BuildError(f"A dependency does not build: {error}")
-    failed = f"building it on the controller failed: {error}"
+    failed = f"building it on the controller failed: {error.rstrip('.')}."
     reason = f"one built on the controller ({builder}) would not run there." if wheel else failed
-    raise NeedsCompiling([CompileJob(name, platform, wheel_dir, source, f"and {reason}")])
+    raise NeedsCompiling([CompileJob(name, platform, wheel_dir, source, f"and {reason}", advice)])
 
 
 def builder_for(platform: Platform, workspace: Workspace) -> tuple[str, Platform]:

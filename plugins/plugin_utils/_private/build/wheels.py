@@ -12,6 +12,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,11 @@ def released_files(pins: Sequence[Pin], platform: Platform, workspace: Workspace
 
 
 def source_only(pins: Sequence[Pin], platform: Platform, workspace: Workspace) -> list[tuple[Pin, dict[str, Any]]]:
-    """Of releases those that have a source and no wheel for a platform, each with its ``sdist``."""
+    """Of releases those that have a source and no wheel for a platform, each with its files."""
     found, _error = released_files(pins, platform, workspace)
     entries = [(pin, found.get(pin.name, {})) for pin in pins]
     return [
-        (pin, entry["sdist"])
+        (pin, entry)
         for pin, entry in entries
         if "sdist" in entry and not any(platform.takes(name_of(wheel)) for wheel in entry.get("wheels", []))
     ]
@@ -66,15 +67,29 @@ def address_of(file: dict[str, Any]) -> str:
     return str(file.get("url") or file.get("path") or "")
 
 
-def wheel_of_release(pin: Pin, sdist: dict[str, Any], platform: Platform, workspace: Workspace) -> Path:
-    """The wheel of a release that has only its source.
+def wheel_of_release(pin: Pin, files: dict[str, Any], platform: Platform, workspace: Workspace) -> Path:
+    """The wheel of a release that has only its source, or wheels for other versions of Python.
 
+    :param files: of the release, as in a pylock.toml.
     :raises NeedsCompiling: when it has to be compiled on a host of the platform.
     :raises BuildError: when the source cannot be had, or has another hash than the lock says.
     """
     key = digest(str(pin).encode(), platform.python_version.encode(), platform.machine.encode())[:16]
-    source = partial(fetch_sdist, pin, sdist, workspace)
-    return build_wheel(str(pin.requirement), source, workspace.cache / "built" / key, platform, workspace)
+    source = partial(fetch_sdist, pin, files["sdist"], workspace)
+    advice = other_pythons([name_of(wheel) for wheel in files.get("wheels", [])], platform)
+    return build_wheel(str(pin.requirement), source, workspace.cache / "built" / key, platform, workspace, advice)
+
+
+def other_pythons(wheels: Sequence[str], platform: Platform) -> str:
+    """What to do where wheels are for other versions of Python, a sentence; empty when there are none.
+
+    :param wheels: names of their files.
+    """
+    pythons = [f"3.{minor}" for minor in range(9, 20)]
+    fitting = [each for each in pythons if any(replace(platform, python=f"{each}.0").takes(wheel) for wheel in wheels)]
+    if not fitting:
+        return ""
+    return f"There are wheels for Python {', '.join(fitting)}: set forge_python to one of those, or lock a newer version of it."
 
 
 def fetch_sdist(pin: Pin, sdist: dict[str, Any], workspace: Workspace, scratch: Path) -> Path:
