@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Lock:
     path: Path
     base: Path  # directory that paths in it start from
     note: str = ""  # for the user, when the lock was made just now
+    written: Path | None = None  # the user's own file, when nothing has resolved it
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,23 @@ def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], wo
     text = read_text(found)
     if found.name == "requirements.txt":
         if all_hashed(text):
-            return store_lock(workspace, text, found.parent)
+            return replace(store_lock(workspace, text, found.parent), written=found)
         return compile_lock(source, text, included_files(found), platforms, workspace, found)
     return compile_lock(source, text, [found], platforms, workspace, found, extras)
 
 
 def read_text(path: Path) -> str:
-    """:raises BuildError: naming a file that is not UTF-8."""
+    """:raises BuildError: naming a file that is not UTF-8, and the line."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise BuildError(f"forge_source: {path} is not a text in UTF-8: save it as UTF-8.") from None
+        text, bad = path.read_text(encoding="utf-8-sig"), None
+    except UnicodeDecodeError as error:
+        text, bad = "", error
+    if bad and not bad.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        line = bad.object.count(b"\n", 0, bad.start) + 1
+        raise BuildError(f"forge_source: {path} is not UTF-8 (line {line}): save it as UTF-8.")
+    if bad or "\0" in text:
+        raise BuildError(f"forge_source: {path} is UTF-16, as PowerShell writes it: save it as UTF-8.")
+    return text
 
 
 def has_member(lock: Path, project: Path) -> bool:

@@ -146,7 +146,7 @@ def build_layers(
         pins += [pin for pin in pins_for(server.text if server else "", platform) if pin.name not in present]
         try:
             extra_wheels = wheels_without_index(source, lock, platform, workspace)
-            return *build_layer(pins, extra_wheels, platform, workspace), extra_wheels
+            return *build_layer(pins, extra_wheels, platform, workspace, lock.written), extra_wheels
         except NeedsCompiling as needed:
             return needed
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
 import tarfile
@@ -81,7 +82,9 @@ def run_build(project: Path, output: Path, workspace: Workspace, *options: str) 
     wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None
     # What the backend printed says more than what uv makes of it, which comes last. Without a backend uv says why.
     backend, _error, why = done.stderr.rpartition("\nerror: ")
-    return wheel, tool_cause(backend) if "backend returned an error" in why or not why else one_line(why, 600)
+    if why and "backend returned an error" not in why:
+        return wheel, one_line(re.sub(r"^Failed to build .*\n", "", why), 600)
+    return wheel, tool_cause(backend or done.stderr).replace(str(project), "the source")
 
 
 def build_wheel(

@@ -263,6 +263,11 @@ def wrong_settings(settings: dict[str, Any], prefix: str, origin: str = "forge_e
             problem = database_url_problem(value)
             if problem:
                 problems.append(f"{origin}: {prefix}DATABASE_URL {problem}.")
+    if not problems:
+        try:
+            write_environment(settings, prefix)
+        except UnwritableError as error:
+            problems.append(f"{origin}: {error}")
     return problems
 
 

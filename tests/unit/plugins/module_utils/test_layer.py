@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layer import finds_releases, make_environment
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layer import (
+    finds_releases,
+    make_environment,
+)
 
 PACKAGES = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 COMMAND = "#!python\nimport email.utils, alembic.config, shop\nprint(alembic.config.__file__, shop.__file__)\n"
@@ -18,7 +21,11 @@ COMMAND = "#!python\nimport email.utils, alembic.config, shop\nprint(alembic.con
 @pytest.fixture
 def layer(tmp_path: Path) -> Path:
     home = tmp_path / "layer"
-    for name, text in ((f"{PACKAGES}/alembic/__init__.py", ""), (f"{PACKAGES}/alembic/config.py", ""), ("bin/alembic", COMMAND)):
+    for name, text in (
+        (f"{PACKAGES}/alembic/__init__.py", ""),
+        (f"{PACKAGES}/alembic/config.py", ""),
+        ("bin/alembic", COMMAND),
+    ):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
     (home / "bin" / "alembic").chmod(0o755)
@@ -34,7 +41,10 @@ def test_what_a_release_names_as_a_library_hides_it_from_no_command(layer: Path,
         (release / name).write_text("")
     environment = {"PATH": "/usr/bin:/bin", "FORGE_IMPORT_PATHS": f"{release}/src:{release}/"}
     done = subprocess.run([layer / "bin" / "alembic"], cwd=release, env=environment, capture_output=True, text=True)
-    assert (done.stdout.split(), done.stderr) == ([f"{layer}/{PACKAGES}/alembic/config.py", f"{release}/src/shop.py"], "")
+    assert (done.stdout.split(), done.stderr) == (
+        [f"{layer}/{PACKAGES}/alembic/config.py", f"{release}/src/shop.py"],
+        "",
+    )
 
 
 def test_a_layer_of_an_earlier_version_is_told_apart(layer: Path) -> None:

@@ -13,6 +13,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.buil
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import SERVERS, add_server, directs_for, pins_for, read_text
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform, platforms_of
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheels import other_pythons
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, find_uv, uv_version
 
 
@@ -170,10 +171,14 @@ def test_a_packaging_library_that_cannot_be_imported_is_told(monkeypatch: pytest
         Workspace.from_arguments({"cache": "x", "index_url": "", "extra_index_urls": [], "proxy": "", "ca_bundle": ""})
 
 
-def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "sentence"),
+    [("utf-16", "is UTF-16, as PowerShell writes it"), ("utf-16-le", "is UTF-16"), ("latin-1", r"is not UTF-8 \(line 2\)")],
+)
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, encoding: str, sentence: str) -> None:
     path = tmp_path / "requirements.txt"
-    path.write_bytes("idna\n".encode("utf-16"))
-    with pytest.raises(BuildError, match=r"/requirements\.txt is not a text in UTF-8: save it as UTF-8\.$"):
+    path.write_bytes(f"idna\n{'# Abhängig' if encoding == 'latin-1' else ''}\n".encode(encoding))
+    with pytest.raises(BuildError, match=rf"^forge_source: .*/requirements\.txt {sentence}.*: save it as UTF-8\.$"):
         read_text(path)
 
 
@@ -199,6 +204,13 @@ def test_hosts_are_grouped_by_platform() -> None:
 def test_a_host_that_cannot_be_built_for_is_named(bad: dict[str, object], sentence: str) -> None:
     with pytest.raises(BuildError, match=sentence):
         platforms_of({"web1": host(), "web9": bad})
+
+
+def test_wheels_for_other_versions_of_python_are_named_with_the_variable() -> None:
+    wheels = [f"jiter-0.5.0-cp3{minor}-cp3{minor}-manylinux_2_17_x86_64.whl" for minor in (10, 12)]
+    said = other_pythons([*wheels, "jiter-0.5.0-cp313-cp313-manylinux_2_17_aarch64.whl"], BOOKWORM)
+    assert said.startswith("There are wheels for Python 3.10, 3.12: set forge_python to one of those")
+    assert other_pythons([], BOOKWORM) == ""
 
 
 def locked(**versions: str) -> str:

@@ -108,6 +108,14 @@ def test_requirements_with_hashes_are_the_lock(world: World) -> None:
         world.build(source)
 
 
+def test_hashed_requirements_that_are_not_the_whole_lock_are_refused(world: World) -> None:
+    """Nothing resolves them: without this the app would not load on a host."""
+    value = file_digest(world.root / "index" / "simple" / "shop" / "shop-1.0-py3-none-any.whl")
+    source = world.write("half", {"main.py": APP, "requirements.txt": f"shop==1.0 --hash=sha256:{value}\n"})
+    with pytest.raises(BuildError, match=r"half/requirements\.txt has a hash, .* lacks dep, which shop needs: lock them too"):
+        world.build(source)
+
+
 def test_pylock(world: World) -> None:
     value = file_digest(world.root / "index" / "simple" / "dep" / "dep-1.0-py3-none-any.whl")
     lock = (
@@ -523,6 +531,25 @@ def test_a_damaged_artifact_is_not_used(world: World, tmp_path: Path, damage: st
     with pytest.raises(BuildError, match=r"is not an artifact of this collection|is not what its manifest says"):
         world.build(str(path))
     assert not any((world.root / "cache" / "artifacts").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("raise OSError('Readme file does not exist: README.md')", "OSError: Readme file does not exist: README.md"),
+        ("", "Because nowhere was not found in the package registry"),
+    ],
+)
+def test_a_project_that_does_not_build_says_its_backends_cause(world: World, change: str, sentence: str) -> None:
+    files = project("shop")
+    files["backend.py"] = files["backend.py"].replace("    name =", f"    {change}\n    name =") if change else files["backend.py"]
+    if not change:
+        files["pyproject.toml"] = files["pyproject.toml"].replace("requires = []", 'requires = ["nowhere"]')
+    source = world.write(f"does-not-build{len(change)}", {"main.py": APP, "requirements.txt": "dep\n", **files})
+    with pytest.raises(BuildError, match=rf"does not build \(\[build-system\] of its pyproject\.toml\): .*{sentence}") as caught:
+        world.build(source)
+    assert "Building wheel" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
 
 
 def test_dirty_tree_is_allowed_or_refused(world: World) -> None:
