@@ -144,9 +144,9 @@ def install(
         return [*pins, *(pin for _wheel, pin in built)]
     jobs, wheels = list[CompileJob](), list[tuple[Path, Pin]]()
     sources = source_only(pins, platform, workspace)
-    for pin, files in sources:
+    for pin, sdist in sources:
         try:
-            wheel = wheel_of_release(pin, files, platform, workspace)
+            wheel = wheel_of_release(pin, sdist, platform, workspace)
             wheels.append((wheel, requirement_of(wheel)))
         except NeedsCompiling as needed:
             jobs += needed.jobs
@@ -154,7 +154,7 @@ def install(
         raise NeedsCompiling(jobs)
     if not sources:
         raise BuildError(f"The dependencies for {platform} could not be installed: {error} {workspace.index_hint()}")
-    from_sources = [pin for pin, _files in sources]
+    from_sources = [pin for pin, _sdist in sources]
     return install([pin for pin in pins if pin not in from_sources], [*built, *wheels], target, platform, workspace)
 
 

@@ -88,12 +88,11 @@ def run_build(project: Path, output: Path, workspace: Workspace, *options: str) 
 
 
 def build_wheel(
-    name: str, source: Callable[[Path], Path], wheel_dir: Path, platform: Platform, workspace: Workspace, advice: str = ""
+    name: str, source: Callable[[Path], Path], wheel_dir: Path, platform: Platform, workspace: Workspace
 ) -> Path:
     """The wheel of a source for a platform: from the cache, or built on the controller.
 
     :param name: of the requirement, for people; when empty, that of the wheel.
-    :param advice: what to do instead of compiling, a sentence.
     :raises NeedsCompiling: when the controller cannot build it, or what it builds would not run there.
     :raises BuildError: when it does not build and nothing says its name.
     """
@@ -110,9 +109,9 @@ def build_wheel(
         name = name or (str(parse_wheel_filename(wheel.name)[0]) if wheel else "")
         if not name:
             raise BuildError(f"A dependency does not build: {error}")
-    failed = f"building it on the controller failed: {error.rstrip('.')}."
+    failed = f"building it on the controller failed: {error.rstrip('.… ')}."
     reason = f"one built on the controller ({builder}) would not run there." if wheel else failed
-    raise NeedsCompiling([CompileJob(name, platform, wheel_dir, source, f"and {reason}", advice)])
+    raise NeedsCompiling([CompileJob(name, platform, wheel_dir, source, f"and {reason}")])
 
 
 def builder_for(platform: Platform, workspace: Workspace) -> tuple[str, Platform]:

@@ -25,7 +25,7 @@ from .lockfile import Direct, Pin
 from .origin import fetch_git, split_git
 from .source import belongs, files_below, in_words, is_pointer, list_files, make_archive, open_source
 from .target_platform import Platform
-from .wheel_builder import build_wheel, unpack_sdist
+from .wheel_builder import NeedsCompiling, build_wheel, unpack_sdist
 from .workspace import Workspace, one_line, without_secrets
 
 
@@ -48,11 +48,11 @@ def released_files(pins: Sequence[Pin], platform: Platform, workspace: Workspace
 
 
 def source_only(pins: Sequence[Pin], platform: Platform, workspace: Workspace) -> list[tuple[Pin, dict[str, Any]]]:
-    """Of releases those that have a source and no wheel for a platform, each with its files."""
+    """Of releases those that have a source and no wheel for a platform, each with its ``sdist``."""
     found, _error = released_files(pins, platform, workspace)
     entries = [(pin, found.get(pin.name, {})) for pin in pins]
     return [
-        (pin, entry)
+        (pin, entry["sdist"])
         for pin, entry in entries
         if "sdist" in entry and not any(platform.takes(name_of(wheel)) for wheel in entry.get("wheels", []))
     ]
@@ -67,17 +67,22 @@ def address_of(file: dict[str, Any]) -> str:
     return str(file.get("url") or file.get("path") or "")
 
 
-def wheel_of_release(pin: Pin, files: dict[str, Any], platform: Platform, workspace: Workspace) -> Path:
+def wheel_of_release(pin: Pin, sdist: dict[str, Any], platform: Platform, workspace: Workspace) -> Path:
     """The wheel of a release that has only its source, or wheels for other versions of Python.
 
-    :param files: of the release, as in a pylock.toml.
     :raises NeedsCompiling: when it has to be compiled on a host of the platform.
     :raises BuildError: when the source cannot be had, or has another hash than the lock says.
     """
     key = digest(str(pin).encode(), platform.python_version.encode(), platform.machine.encode())[:16]
-    source = partial(fetch_sdist, pin, files["sdist"], workspace)
-    advice = other_pythons([name_of(wheel) for wheel in files.get("wheels", [])], platform)
-    return build_wheel(str(pin.requirement), source, workspace.cache / "built" / key, platform, workspace, advice)
+    source = partial(fetch_sdist, pin, sdist, workspace)
+    try:
+        return build_wheel(str(pin.requirement), source, workspace.cache / "built" / key, platform, workspace)
+    except NeedsCompiling as needed:
+        # uv lists only wheels that the version of Python which it is asked for, or a newer one, can use.
+        older = (replace(platform, python=each) for each in ("3.9", "3.10", "3.11"))
+        found = next(filter(None, (released_files([pin], each, workspace)[0] for each in older)), {})
+        advice = other_pythons([name_of(wheel) for wheel in found.get(pin.name, {}).get("wheels", [])], platform)
+        raise NeedsCompiling([replace(job, advice=advice) for job in needed.jobs]) from None
 
 
 def other_pythons(wheels: Sequence[str], platform: Platform) -> str:
@@ -86,7 +91,7 @@ def other_pythons(wheels: Sequence[str], platform: Platform) -> str:
     :param wheels: names of their files.
     """
     pythons = [f"3.{minor}" for minor in range(9, 20)]
-    fitting = [each for each in pythons if any(replace(platform, python=f"{each}.0").takes(wheel) for wheel in wheels)]
+    fitting = [each for each in pythons if any(replace(platform, python=each).takes(wheel) for wheel in wheels)]
     if not fitting:
         return ""
     return f"There are wheels for Python {', '.join(fitting)}: set forge_python to one of those, or lock a newer version of it."

@@ -388,6 +388,17 @@ def test_a_compiled_release_is_built_where_it_will_run_and_refused_elsewhere(wor
         world.build(source, platforms=[older])
 
 
+def test_a_release_with_wheels_for_other_versions_of_python_names_them(world: World) -> None:
+    world.packages.sdist("newer", "1.0", builds=False)
+    version = {"3.11": "3.12"}.get(HERE.python_version, "3.11")
+    tag = version.replace(".", "")
+    world.packages.wheel("newer", "1.0", tag=f"cp{tag}-cp{tag}-manylinux_2_17_{HERE.machine}")
+    source = world.write("newer", {"main.py": APP, "requirements.txt": "newer\n"})
+    with pytest.raises(NeedsCompiling, match=r"no compiler here\. There are wheels for Python ") as caught:
+        world.build(source)
+    assert f"Python {version}: set forge_python to one of those, or lock a newer version" in caught.value.jobs[0].advice
+
+
 def test_a_project_that_is_a_package_is_completed_with_what_installing_adds(world: World) -> None:
     backend = """
 import zipfile
