@@ -58,6 +58,7 @@ class ActionModule(ActionBase):
                 "platform": {name: getattr(job.platform, name) for name in ("python", "machine", "glibc")},
                 "source": str(write_bundle(job, workspace)),
                 "wheel_dir": str(job.wheel_dir),
+                "advice": job.advice,
             }
             for job in jobs
         ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._private.environment import UnwritableError, write_environment
+from ..module_utils._private.environment import UnwritableError, full_name, write_environment
 
 DOCUMENTATION = r"""
 name: environment_file
@@ -50,7 +50,9 @@ def environment_file(variables: dict[str, Any], prefix: str = "", plain: dict[st
     :raises AnsibleFilterError: naming the variable that cannot be written, without its value.
     """
     try:
-        return write_environment({**{f"{prefix}{name}": value for name, value in variables.items()}, **(plain or {})})
+        return write_environment(
+            {**{full_name(name, prefix): value for name, value in variables.items()}, **(plain or {})}
+        )
     except UnwritableError as error:
         raise AnsibleFilterError(f"forge_environment: {error}") from None
 

@@ -56,6 +56,11 @@ options:
     type: list
     elements: str
     default: []
+  include:
+    description: Files, directories and patterns of the source that belong to a release although git ignores them.
+    type: list
+    elements: str
+    default: []
   compile:
     description:
       - Return what neither has a wheel nor can be built on the controller as RV(to_compile), for
@@ -158,6 +163,7 @@ ARGUMENT_SPEC = {
     "server_requirements": {"type": "list", "elements": "str", "default": []},
     "hosts": {"type": "dict", "required": True},
     "exclude": {"type": "list", "elements": "str", "default": []},
+    "include": {"type": "list", "elements": "str", "default": []},
     "compile": {"type": "bool", "default": False},
     "artifact": {"type": "str", "default": ""},
     "cache_mb": {"type": "int", "default": 0},

@@ -38,6 +38,10 @@ options:
     description: Directory on the controller that the wheel goes to.
     type: path
     required: true
+  advice:
+    description: What to do instead when it does not compile, a sentence.
+    type: str
+    default: ""
   _sha256:
     description: For the action plugin, the hash of the archive.
     type: str
@@ -90,6 +94,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._private.command import run
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.reproducible import EPOCH
+from ..module_utils._private.tool_cause import tool_cause
 
 ARGUMENT_SPEC = {
     "requirement": {"type": "str", "required": True},
@@ -98,6 +103,7 @@ ARGUMENT_SPEC = {
     "seconds": {"type": "int", "default": 3600},
     "platform": {"type": "dict", "required": True},  # the controller's, as is wheel_dir
     "wheel_dir": {"type": "path", "required": True},
+    "advice": {"type": "str", "default": ""},
     "_sha256": {"type": "str", "default": ""},
     "_output": {"type": "path", "default": ""},
 }
@@ -151,7 +157,7 @@ MISSING = re.compile(
     r"|cannot find -l(?P<library>[\w.+-]+)",
     re.MULTILINE,
 )
-SHOWN = 600  # characters of what a compiler printed
+SHOWN = 600  # characters of what a compiler printed, from its first error on
 
 
 class CompileError(Exception):
@@ -209,8 +215,7 @@ def explain(stderr: str, requirement: str) -> str:
             f"{requirement} does not compile, because there is no {missing}: "
             "add the Debian package that has it to forge_build_packages."
         )
-    text = " ".join(stderr.split())
-    return f"{requirement} does not compile: {text if len(text) <= SHOWN else '…' + text[-SHOWN:].partition(' ')[2]}"
+    return f"{requirement} does not compile: {tool_cause(stderr, SHOWN)}"
 
 
 def check_bundle(path: str, sha256: str) -> None:
@@ -233,7 +238,7 @@ def main() -> None:
     except LockHeld:
         module.fail_json(msg="Another build compiles on this host: run again when it is done.")
     except CompileError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=f"{error} {params['advice']}".rstrip())
     module.exit_json(changed=True, seconds=seconds)
 
 

@@ -134,6 +134,11 @@ def test_python_alone_leaves_a_host_that_has_everything(lonely: Lonely) -> None:
     assert not lonely.changed()
 
 
+def test_a_package_that_is_not_to_be_had_is_named_with_its_variable(lonely: Lonely) -> None:
+    with pytest.raises(AssertionError, match=r"forge_packages: apt could not install libldap2 on box: .*libldap2"):
+        lonely.use("python", forge_packages=["libldap2"])
+
+
 def test_release_alone_stages_and_touches_nothing_that_serves(lonely: Lonely) -> None:
     given = lonely.use("release", "forge_release_result", **lonely.variables)
     assert "validation" in given["missing"]

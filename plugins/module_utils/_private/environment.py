@@ -16,6 +16,12 @@ NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
 ESCAPED = re.compile(r'(["\\`$])')
 
 
+# Of Linux (execve(2)): MAX_ARG_STRLEN with the name and the byte after it, and a quarter of the stack for all, less what
+# the units set themselves.
+LONGEST = 128 << 10
+LARGEST = (2 << 20) - (128 << 10)
+
+
 class UnwritableError(ValueError):
     """One sentence that names the variable and never its value."""
 
@@ -59,14 +65,36 @@ def write_environment(variables: dict[str, Any], prefix: str = "") -> str:
 
     :raises UnwritableError: naming the variable that cannot be written, without its value.
     """
-    lines = []
-    for name in sorted(variables):
-        full = prefix + str(name)
-        if not NAME.match(full):
-            raise UnwritableError(f"{full!r} is not a name for an environment variable: use letters, digits and _.")
-        escaped = ESCAPED.sub(r"\\\1", as_text(full, variables[name]))
-        lines.append(f'{full}="{escaped}"\n')
-    return "".join(lines)
+    texts = {}
+    for name, value in variables.items():
+        full = full_name(name, prefix)
+        texts[full] = as_text(full, value)
+    sizes = {name: len(f"{name}={text}".encode()) + 1 for name, text in texts.items()}
+    largest = max(sizes, key=lambda name: sizes[name], default="")
+    if largest and sizes[largest] > LONGEST:
+        raise UnwritableError(
+            f"{largest} has {sizes[largest]} bytes, and a variable of the environment can have {LONGEST}: give it as a file, with "
+            "forge_files."
+        )
+    if sum(sizes.values()) > LARGEST:
+        raise UnwritableError(
+            f"all variables together have {sum(sizes.values())} bytes, and an environment can have {LARGEST}: give the largest, "
+            f"{largest}, as a file, with forge_files."
+        )
+    return "".join('{}="{}"\n'.format(name, ESCAPED.sub(r"\\\1", texts[name])) for name in sorted(texts))
+
+
+def full_name(name: Any, prefix: str = "") -> str:
+    """:raises UnwritableError: for a name that cannot be one of a variable, or that YAML has read as something else."""
+    if not isinstance(name, str):
+        raise UnwritableError(
+            f"a name is {name}, which is how YAML reads NO, ON, a number and the like without quotes: put it in quotes."
+        )
+    if not NAME.match(prefix + name):
+        raise UnwritableError(
+            f"{prefix + name!r} is not a name for an environment variable: use letters, digits and _."
+        )
+    return prefix + name
 
 
 def read_environment(text: str) -> dict[str, str]:

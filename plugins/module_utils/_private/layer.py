@@ -4,10 +4,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
 
 from .command import run
 
+# A release comes after its dependencies on sys.path, as a project does that is installed in editable mode: a directory of it
+# that is named as one of them (alembic) hides none from a command. PYTHONPATH would come first, also before the standard library.
+STARTUP_FILE = "forge.pth"
+STARTUP = """\
+import os, sys; sys.path += [path for path in os.environ.get("FORGE_IMPORT_PATHS", "").split(os.pathsep) if path]
+"""
 PLACEHOLDER = b"#!python\n"  # first line of a script, for the interpreter of where it is installed (as in a wheel)
 
 
@@ -32,7 +39,10 @@ def make_environment(directory: str, final: str, python: str) -> None:
     if os.path.isdir(libraries) and f"python{minor}" not in os.listdir(libraries):
         raise LayerError(f"{python} is Python {version}, and the layer is for {', '.join(os.listdir(libraries))}")
     scripts = os.path.join(directory, "bin")
-    os.makedirs(os.path.join(libraries, f"python{minor}", "site-packages"), mode=0o755, exist_ok=True)
+    packages = os.path.join(libraries, f"python{minor}", "site-packages")
+    os.makedirs(packages, mode=0o755, exist_ok=True)
+    with open(os.path.join(packages, STARTUP_FILE), "w", encoding="utf-8") as handle:
+        handle.write(STARTUP)
     os.makedirs(scripts, mode=0o755, exist_ok=True)
     for name in os.listdir(scripts):
         path = os.path.join(scripts, name)
@@ -44,6 +54,11 @@ def make_environment(directory: str, final: str, python: str) -> None:
     text = f"home = {os.path.dirname(python)}\ninclude-system-site-packages = false\nversion = {version}\n"
     with open(os.path.join(directory, "pyvenv.cfg"), "w", encoding="utf-8") as handle:
         handle.write(text)
+
+
+def finds_releases(directory: str) -> bool:
+    """Whether an installed layer takes FORGE_IMPORT_PATHS: those of earlier versions of the collection do not."""
+    return bool(glob.glob(os.path.join(directory, "lib", "*", "site-packages", STARTUP_FILE)))
 
 
 def name_interpreter(path: str, line: bytes) -> None:

@@ -22,7 +22,7 @@ from .complete import is_complete, mark_complete
 from .errors import StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
-from .layer import LayerError, compile_bytecode, make_environment
+from .layer import LayerError, compile_bytecode, finds_releases, make_environment
 from .layout import Layout, read_json, sync_directory, write_atomically
 from .ownership import updated
 from .records import GenerationRecord, ProjectRecord
@@ -103,7 +103,8 @@ class Staging:
     def compare(self) -> dict[str, Any]:
         """What is ``missing``, what has ``drifted``, whether the host is ``up_to_date``, and its :meth:`state`."""
         missing = []
-        if not is_complete(self.layout.layer(self.params["layer"])):
+        layer = self.layout.layer(self.params["layer"])
+        if not (is_complete(layer) and finds_releases(layer)):
             missing.append("layer")
         if not is_complete(self.layout.release(self.params["release"])):
             missing.append("release")

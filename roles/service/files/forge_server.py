@@ -30,8 +30,14 @@ import weakref
 from pathlib import Path
 
 from uvicorn.config import Config
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import Server
+
+try:
+    from uvicorn.protocols.utils import ClientDisconnected
+except ImportError:  # before Uvicorn 0.27
+
+    class ClientDisconnected(OSError): ...
+
 
 POLL = 0.05  # seconds between two looks at the link, or at what a drain still waits for
 FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients

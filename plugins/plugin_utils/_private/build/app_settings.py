@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 from .packaging_library import SpecifierSet
 from ....module_utils._private import app_check
 from ....module_utils._private.archive import unpack
-from ....module_utils._private.layer import make_environment
+from ....module_utils._private.layer import STARTUP, make_environment
 from ....module_utils._private.masking import mask, secrets_of
 from .cache import digest, touch
 from .errors import BuildError
@@ -29,6 +31,8 @@ from .wheels import is_path_of, wheel_of_direct
 from .workspace import Workspace
 
 LOAD_SECONDS = 60
+ABSENT = re.compile("FileNotFound|NotADirectory|No such file|not exist|not found", re.IGNORECASE)
+LEFT_OUT_ADVICE = "name it in forge_source_include, or take it out of forge_source_exclude."
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def check_settings(target: str, release: str, environment: dict[str, str], works
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(os.path.realpath(scratch))
         unpack(record.code, directory)
-        problems, files = load(home, directory, record.import_paths, target, environment)
+        problems, files = load(home, directory, record.import_paths, target, environment, Path(record.project))
         if files:
             accepted.parent.mkdir(parents=True, exist_ok=True)
             accepted.write_text(json.dumps({name: digest((directory / name).read_bytes()) for name in files}))
@@ -91,7 +95,7 @@ def environment_of(record: BuildRecord, controller: Platform, workspace: Workspa
     """
     fitting = [layer for layer in record.layers.values() if controller.runs(layer.platform)]
     layer = fitting[0] if fitting else controller_layer(record, controller, workspace)
-    home = workspace.cache / "environments" / digest(layer.layer.encode(), sys.executable.encode())[:12]
+    home = workspace.cache / "environments" / digest(layer.layer.encode(), sys.executable.encode(), STARTUP.encode())[:12]
     if (home / ".complete").is_file():
         return touch(home)
     shutil.rmtree(home, ignore_errors=True)
@@ -114,26 +118,54 @@ def controller_layer(record: BuildRecord, controller: Platform, workspace: Works
 
 
 def load(
-    home: Path, directory: Path, import_paths: list[str], target: str, environment: dict[str, str]
+    home: Path, directory: Path, import_paths: list[str], target: str, environment: dict[str, str], source: Path
 ) -> tuple[list[str], list[str]]:
-    """Problems, a sentence each; and when there are none the files of the app that say what its settings are."""
+    """Problems, a sentence each; and when there are none the files of the app that say what its settings are.
+
+    :param directory: that the release is unpacked in.
+    :param source: what it was made of, where it is on the controller.
+    """
     process_environment = {
         "PATH": f"{home / 'bin'}:{os.defpath}",
-        "PYTHONPATH": os.pathsep.join(str(directory / path) for path in import_paths),
+        "FORGE_IMPORT_PATHS": os.pathsep.join(str(directory / path) for path in import_paths),
         "HOME": str(directory),
         **environment,
     }
     try:
         done = subprocess.run(
-            [str(home / "bin" / "python"), app_check.__file__, target], cwd=directory, env=process_environment,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LOAD_SECONDS, check=False,
+            [str(home / "bin" / "python"), "-", target], cwd=directory, env=process_environment,
+            input=inspect.getsource(app_check), capture_output=True, text=True, timeout=LOAD_SECONDS, check=False,
         )  # fmt: skip
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         return [], []
-    if not answer["settings"] and not answer["target"]:
-        return [], answer.get("files", [])
     secrets = secrets_of(environment)
+    if not answer["settings"]:
+        left_out = next(filter(None, (left_out_path(each, directory, import_paths, source) for each in answer["problems"])), "")
+        if left_out:
+            said = " ".join(mask(problem, secrets).replace(f"{directory}/", "") for problem in answer["problems"])
+            return [said, f"{left_out} is in {source}, and not in the release: {LEFT_OUT_ADVICE}"], []
+        if not answer["target"]:
+            return [], answer.get("files", [])
     problems = [mask(problem, secrets) for problem in answer["problems"] if "(on this machine)" not in problem]
     advice = ["Set them in forge_environment."] if problems and answer["settings"] else []
     return [*problems, *advice], []
+
+
+def left_out_path(problem: str, directory: Path, import_paths: list[str], source: Path) -> str:
+    """What an app misses while it loads, and its source has, but not its release; empty when that is not why.
+
+    :param directory: the release.
+    :param source: relative to it is what is returned.
+    """
+    found = [name.replace(".", "/") for name in re.findall(r"No module named '([\w.]+)'", problem)]
+    names = [str(Path(root) / f"{name}{end}") for root in import_paths for name in found for end in ("", ".py")]
+    if not found and ABSENT.search(problem):
+        quoted = [one or other for one, other in re.findall(r"'([^']+)'|\"([^\"]+)\"", problem)]
+        names = [os.path.normpath(each.removeprefix(f"{directory}/")) for each in quoted]
+    for name in names:
+        path = source / name
+        inside = not os.path.isabs(name) and ".." not in Path(name).parts and name != "."
+        if inside and source.is_absolute() and path.exists() and not (directory / name).exists():
+            return name
+    return ""

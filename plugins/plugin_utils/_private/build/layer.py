@@ -20,14 +20,16 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from email.parser import HeaderParser
 from pathlib import Path
 from typing import IO, Any
 
-from .packaging_library import Requirement, parse_wheel_filename
+from .packaging_library import Requirement, canonicalize_name, parse_wheel_filename
 from ....module_utils._private.archive import Entry, write_tar
 from .cache import digest, file_digest, new_file, touch
 from .errors import BuildError
 from .lockfile import Pin
+from .source import in_words
 from .target_platform import Platform
 from .wheel_builder import CompileJob, NeedsCompiling
 from .wheels import source_only, wheel_of_release
@@ -40,6 +42,7 @@ DATA_DIRECTORIES = ("bin", "etc", "include", "share")
 LEFT_OUT = ("direct_url.json", "uv_build.json", "uv_cache.json")
 # The interpreter of the controller in a script that an installer has written (also as sh, where its path is long).
 INTERPRETER = re.compile(rb"\A#!(?:/\S*/python[0-9.]*|/bin/sh\n'''exec' .*python.*\n' ''')(?=\n)")
+NEVER_LOCKED = {"setuptools", "pip", "wheel"}  # pip-compile leaves them out
 CHUNK = 4 << 20
 
 
@@ -69,12 +72,13 @@ class Layer:
 
 
 def build_layer(
-    pins: Sequence[Pin], extra_wheels: Sequence[Path], platform: Platform, workspace: Workspace
+    pins: Sequence[Pin], extra_wheels: Sequence[Path], platform: Platform, workspace: Workspace, written: Path | None = None
 ) -> tuple[Layer, bool]:
     """The layer of a lock for a platform: from the cache, or installed and packed now.
 
     :param pins: releases of an index.
     :param extra_wheels: wheels that no index has.
+    :param written: file with the lock, when that was not resolved by anyone and so may lack something.
     :returns: the layer, and whether it was made now.
     :raises NeedsCompiling: for releases that have to be compiled on a host first, all of them.
     :raises BuildError: when a wheel cannot be had, or has another hash than the lock says.
@@ -89,10 +93,30 @@ def build_layer(
         with tempfile.TemporaryDirectory(dir=workspace.cache) as scratch:
             target = Path(scratch) / "target"
             installed = install(list(pins), built, target, platform, workspace)
+            if written:
+                check_whole(target, platform, written)
             pack_layer(target, requirements_text(installed), platform.python_version, path)
     sha256 = file_digest(touch(path))
     count = len(pins) + len(built)
     return Layer(layer, str(path), sha256, count, platform.python, platform.machine, platform.glibc), created
+
+
+def check_whole(target: Path, platform: Platform, written: Path) -> None:
+    """:raises BuildError: when what was installed needs something that a lock lacks: the app would not load on a host."""
+    metadata = [HeaderParser().parsestr(path.read_text("utf-8", "replace")) for path in target.glob("*.dist-info/METADATA")]
+    names = {canonicalize_name(each["Name"]) for each in metadata} | NEVER_LOCKED
+    absent = [
+        f"{needed.name}, which {each['Name']} needs"
+        for each in metadata
+        for needed in map(Requirement, each.get_all("Requires-Dist", []))
+        if canonicalize_name(needed.name) not in names
+        and (needed.marker is None or needed.marker.evaluate(platform.markers()))
+    ]
+    if absent:
+        raise BuildError(
+            f"forge_source: each line of {written} has a hash, so it is the whole lock, and it lacks {in_words(sorted(absent))}: "
+            "lock them too (uv pip compile --generate-hashes), or leave out the hashes."
+        )
 
 
 def requirement_of(wheel: Path) -> Pin:

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from .source import Source
 from .target_platform import Platform, version_tuple
 from .workspace import Workspace, one_line, without_secrets
 
-# What each server needs, and what of it the app's own lock must meet.
+# What each server needs, in the oldest version that works: tried with the tests of roles/service/files (versions.py there).
+# Uvicorn 0.22 is the first with timeout_graceful_shutdown.
 SERVERS = {
-    "gunicorn": {"gunicorn": "", "uvicorn": "", "uvicorn-worker": ""},
-    "gunicorn-asgi": {"gunicorn": ">=25.1"},
-    "uvicorn": {"uvicorn": ""},
+    "gunicorn": {"gunicorn": "20.1", "uvicorn": "0.22", "uvicorn-worker": "0.1"},
+    "gunicorn-asgi": {"gunicorn": "25.1"},
+    "uvicorn": {"uvicorn": "0.22"},
 }
 # Members of a workspace and other projects next to it, in a uv.lock.
 LOCAL = re.compile(r'source = \{ (?:editable|virtual|directory) = "([^"]+)" \}')
@@ -44,6 +46,7 @@ class Lock:
     path: Path
     base: Path  # directory that paths in it start from
     note: str = ""  # for the user, when the lock was made just now
+    written: Path | None = None  # the user's own file, when nothing has resolved it
 
 
 @dataclass(frozen=True)
@@ -105,17 +108,23 @@ def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], wo
     text = read_text(found)
     if found.name == "requirements.txt":
         if all_hashed(text):
-            return store_lock(workspace, text, found.parent)
+            return replace(store_lock(workspace, text, found.parent), written=found)
         return compile_lock(source, text, included_files(found), platforms, workspace, found)
     return compile_lock(source, text, [found], platforms, workspace, found, extras)
 
 
 def read_text(path: Path) -> str:
-    """:raises BuildError: naming a file that is not UTF-8."""
+    """:raises BuildError: naming a file that is not UTF-8, and the line."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise BuildError(f"forge_source: {path} is not a text in UTF-8: save it as UTF-8.") from None
+        text, bad = path.read_text(encoding="utf-8-sig"), None
+    except UnicodeDecodeError as error:
+        text, bad = "", error
+    if bad and not bad.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        line = bad.object.count(b"\n", 0, bad.start) + 1
+        raise BuildError(f"forge_source: {path} is not UTF-8 (line {line}): save it as UTF-8.")
+    if bad or "\0" in text:
+        raise BuildError(f"forge_source: {path} is UTF-16, as PowerShell writes it: save it as UTF-8.")
+    return text
 
 
 def has_member(lock: Path, project: Path) -> bool:
@@ -376,9 +385,17 @@ def add_server(
         present |= {each.name: "" for each in directs_for(text, platform)}
         for name, least in SERVERS[server].items():
             if name not in present:
-                missing[name] = by_name.get(name, name) if not least else f"{name}{least}"
-            elif least and present[name] and Version(present[name]) not in SpecifierSet(least):
-                raise BuildError(f"forge_server: {server} needs {name} {least}, the app's lock has {present[name]}.")
+                missing[name] = by_name.get(name, name)
+            elif present[name] and Version(present[name]) < Version(least):
+                raise BuildError(
+                    f"forge_server: {server} needs {name} {least} or newer, the app's lock has {present[name]}: lock a newer one."
+                )
+        old, setuptools = present.get("gunicorn", ""), present.get("setuptools", "")
+        if "gunicorn" in SERVERS[server] and old and Version(old) < Version("21") and Version(setuptools or "99") >= Version("82"):
+            raise BuildError(
+                f"forge_server: gunicorn {old} needs pkg_resources, which setuptools has before 82 only, and the app's lock has "
+                f"{f'setuptools {setuptools}' if setuptools else 'no setuptools'}: lock gunicorn 21 or newer, or setuptools 81."
+            )
     if not missing:
         return None
     constraints = "".join(
@@ -388,7 +405,7 @@ def add_server(
         for pin in entries(text)
         if isinstance(pin, Pin)
     )
-    wanted = "".join(f"{each}\n" for each in missing.values())
+    wanted = "".join(f"{each}\n{name}>={SERVERS[server][name]}\n" for name, each in missing.items())
     key = digest(constraints.encode(), wanted.encode(), oldest_python(platforms).encode())
     path = workspace.cache / "locks" / f"{key[:16]}-server.txt"
     if not path.is_file():

@@ -19,8 +19,10 @@ from .packaging_library import InvalidRequirement, InvalidWheelFilename, Require
 from .errors import BuildError
 from .cache import digest, touch
 from .source import Source, open_source
-from .workspace import Workspace, one_line, without_secrets
+from .workspace import Workspace, without_secrets
 
+GIT_NOISE = re.compile(r"Warning:|warning:|@|hint:|Cloning into|remote:\s*$", re.IGNORECASE)
+GIT_CAUSE = re.compile(r"^(fatal|error): |^ssh: |Host key verification failed|Permission denied|Connection \w+ by|not found")
 GIT = re.compile(r"git\+(https|http|ssh|file)://")
 
 
@@ -86,6 +88,13 @@ def split_git(source: str) -> tuple[str, str]:
     return (address[:at], address[at + 1 :]) if at >= 0 else (address, "")
 
 
+def git_cause(stderr: str) -> str:
+    """Why git failed: what ssh says comes before git's own line, which says no more than that ssh has failed."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not GIT_NOISE.match(line)]
+    cause = next((line for line in lines if GIT_CAUSE.search(line)), lines[0] if lines else "git failed")
+    return re.sub(r"^(fatal|error|remote): ", "", cause)[:300].rstrip(".")
+
+
 @dataclass(frozen=True)
 class Repository:
     """A git repository that is mirrored in the cache."""
@@ -119,11 +128,7 @@ class Repository:
             "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/forge/HEAD",
         )  # fmt: skip
         if done.returncode != 0:
-            lines = done.stderr.splitlines()
-            cause = next((line for line in lines if line.startswith(("fatal:", "error:"))), done.stderr[-300:])
-            raise BuildError(
-                f"{self.subject}: {self.shown} cannot be fetched: {cause.partition(': ')[2].strip() or cause}."
-            )
+            raise BuildError(f"{self.subject}: {self.shown} cannot be fetched: {git_cause(done.stderr)}.")
 
     def check_out(self, commit: str) -> Path:
         """A checkout of a commit, kept in the cache.
@@ -141,7 +146,7 @@ class Repository:
             if done.returncode == 0:
                 done = self.git("-C", str(staging), "checkout", "--quiet", "--detach", commit)
             if done.returncode != 0:
-                raise BuildError(f"{self.subject}: {self.shown} cannot be checked out: {one_line(done.stderr, 300)}")
+                raise BuildError(f"{self.subject}: {self.shown} cannot be checked out: {git_cause(done.stderr)}.")
             shutil.rmtree(checkout, ignore_errors=True)
             os.rename(staging, checkout)
         finally:
@@ -160,7 +165,7 @@ def fetch_git(source: str, workspace: Workspace, subject: str = "forge_source") 
     if ref.startswith("-"):
         raise BuildError(f"{subject}: {ref!r} is not a ref.")
     url = re.sub(r"(?<=^https://)[^/@]+@|(?<=^http://)[^/@]+@", "", address)
-    environment = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_LFS_SKIP_SMUDGE": "1"}
     if url != address:  # credentials travel in the environment
         environment |= {
             "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf", "GIT_CONFIG_VALUE_0": url,

@@ -49,7 +49,7 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
     workspace = workspace.with_project(
         source.project, requirements.read_text(encoding="utf-8", errors="replace") if requirements else ""
     )
-    names = [] if source.requirement else list_files(source, options["exclude"])
+    names = [] if source.requirement else list_files(source, options["exclude"], options["include"])
     lock = lock_of(source, options["extras"], platforms, workspace)
     server = add_server(lock.text, options["server"], options["server_requirements"], platforms, workspace)
     archive, import_paths = pack(source, names, options["exclude"], options["target"], workspace)
@@ -146,7 +146,7 @@ def build_layers(
         pins += [pin for pin in pins_for(server.text if server else "", platform) if pin.name not in present]
         try:
             extra_wheels = wheels_without_index(source, lock, platform, workspace)
-            return *build_layer(pins, extra_wheels, platform, workspace), extra_wheels
+            return *build_layer(pins, extra_wheels, platform, workspace, lock.written), extra_wheels
         except NeedsCompiling as needed:
             return needed
 

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 import subprocess
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,14 @@ from typing import Any
 from ....module_utils._private.archive import Entry, tar_bytes
 from .errors import BuildError
 
-# Never part of a release: development settings would be read by pydantic-settings on the host, the rest is bulk.
-NEVER = {".git", ".venv", "venv", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox"}
+# Left out unless it is included by name: development settings would be read by pydantic-settings on the host.
+NEVER = {".git", "__pycache__"}
 NEVER_PREFIX = ".env"
-NEVER_SUFFIX = (".pyc", ".pyo")
+# Bulk, where git does not track it.
+BULK = {".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox"}
+BULK_SUFFIX = (".pyc", ".pyo")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+SHOWN = 3  # names in a sentence
 
 
 @dataclass(frozen=True)
@@ -118,45 +124,151 @@ def git(directory: Path, *arguments: str) -> str:
 
 def belongs(relative: str) -> bool:
     parts = relative.split("/")
-    return not (
-        NEVER.intersection(parts)
-        or any(part.startswith(NEVER_PREFIX) for part in parts)
-        or parts[-1].endswith(NEVER_SUFFIX)
-    )
+    return not (NEVER.intersection(parts) or any(part.startswith(NEVER_PREFIX) for part in parts))
 
 
-def is_left_out(name: str, exclude: list[str]) -> bool:
-    """Whether a file stays out of every release, or out of this one because the user says so."""
+def is_bulk(relative: str) -> bool:
+    return bool(BULK.intersection(relative.split("/"))) or relative.endswith(BULK_SUFFIX)
+
+
+def is_excluded(name: str, exclude: Sequence[str]) -> bool:
     entries = [entry.strip("/") for entry in exclude]
-    return not belongs(name) or any(name == entry or name.startswith(f"{entry}/") for entry in entries)
+    return any(name == entry or name.startswith(f"{entry}/") for entry in entries)
 
 
-def list_files(source: Source, exclude: list[str]) -> list[str]:
+def is_left_out(name: str, exclude: Sequence[str]) -> bool:
+    """Whether a file stays out of every release, or out of this one because the user says so."""
+    return not belongs(name) or is_excluded(name, exclude)
+
+
+def list_files(source: Source, exclude: Sequence[str], include: Sequence[str] = ()) -> list[str]:
     """Files of a release, relative to the source, sorted: in a git work tree what git does not ignore.
 
     :param exclude: files or directories, relative to the source, that are left out.
+    :param include: files, directories or patterns, relative to the source, that belong to it in any case.
+    :raises BuildError: when git tracks a file that is not checked out, what is included is not there, or a directory cannot
+        be read.
     """
-    listed = git(source.directory, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    wanted = {name for each in include for name in included(source, each) if not is_excluded(name, exclude)}
+    # Each with its tag: "?" is not tracked, "S" is left out by a sparse checkout.
+    listed = git(source.directory, "ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard")
     if listed:
-        names = [name for name in listed.split("\0") if name and os.path.lexists(source.directory / name)]
+        tagged = [(each[0], each[2:]) for each in listed.split("\0") if each]
+        names = {name for tag, name in tagged if exists(source.directory / name) and not (tag == "?" and is_bulk(name))}
+        absent = [name for tag, name in tagged if tag == "S" and name not in names and not is_left_out(name, exclude)]
+        if absent:
+            raise BuildError(
+                f"{source.directory} is a sparse checkout without {in_words(absent)}: run 'git sparse-checkout disable' there, "
+                "or leave that out with forge_source_exclude."
+            )
+        check_submodules(source, exclude, {name for _tag, name in tagged})
     else:
-        names = [
-            str((Path(parent) / name).relative_to(source.directory))
-            for parent, directories, files in os.walk(source.directory)
-            for name in [*files, *(d for d in directories if (Path(parent) / d).is_symlink())]
-            if belongs(str(Path(parent).relative_to(source.directory)) + "/x")
-        ]
-    return sorted(name for name in set(names) if not is_left_out(name, exclude))
+        names = set(files_below(source.directory, lambda name: not is_left_out(name, exclude) and not is_bulk(name)))
+        check_submodules(source, exclude)
+    found = wanted | {name for name in names if not is_left_out(name, exclude)}
+    # A submodule is one entry; what is included of it are its files.
+    return sorted(name for name in found if not any(each.startswith(f"{name.rstrip('/')}/") for each in wanted))
 
 
-def make_archive(source: Source, names: list[str], added: Mapping[str, Entry] | None = None) -> bytes:
+def exists(path: Path) -> bool:
+    """Unlike os.path.lexists, a file is not absent because one may not look.
+
+    :raises BuildError: when its directory cannot be read.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise BuildError(f"{path} cannot be read: {error.strerror}.") from None
+    return True
+
+
+def files_below(top: Path, keeps: Callable[[str], bool]) -> Iterator[str]:
+    """Files and links below a directory, relative to it.
+
+    :param keeps: of a file or a directory, relative to the top, whether it counts.
+    :raises BuildError: when a directory cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise BuildError(f"{error.filename} cannot be read: {error.strerror}.")
+
+    for parent, directories, files in os.walk(top, onerror=refuse):
+        place = Path(parent).relative_to(top)
+        links = [name for name in directories if (Path(parent) / name).is_symlink()]
+        directories[:] = [name for name in directories if name not in links and keeps(str(place / name))]
+        for name in [*files, *links]:
+            mode = (Path(parent) / name).lstat().st_mode
+            # As git has it: no sockets and no pipes.
+            if (stat.S_ISREG(mode) or stat.S_ISLNK(mode)) and keeps(str(place / name)):
+                yield str(place / name)
+
+
+def included(source: Source, pattern: str) -> list[str]:
+    """Files that an entry of forge_source_include means.
+
+    :raises BuildError: when it leads out of the source, or there is none.
+    """
+    inside = pattern.strip("/")
+    if not inside or pattern.startswith("/") or ".." in inside.split("/"):
+        raise BuildError(f"forge_source_include: {pattern!r} must be a path or a pattern below the source.")
+    found: list[str] = []
+    for path in sorted(source.directory.glob(inside)):
+        name = str(path.relative_to(source.directory))
+        is_directory = path.is_dir() and not path.is_symlink()
+        found += [f"{name}/{each}" for each in files_below(path, belongs)] if is_directory else [name]
+    if not found:
+        raise BuildError(
+            f"forge_source_include: there is no {pattern} in {source.directory}: run what makes it before the build."
+        )
+    return found
+
+
+def check_submodules(source: Source, exclude: Sequence[str], tracked: Collection[str] | None = None) -> None:
+    """
+    :param tracked: what git lists, where the source has its repository.
+    :raises BuildError: for a git submodule that is not checked out.
+    """
+    modules = source.directory / ".gitmodules"
+    text = modules.read_text(encoding="utf-8", errors="replace") if modules.is_file() else ""
+    for path in re.findall(r"^\s*path\s*=\s*(.+?)\s*$", text, re.MULTILINE):
+        directory = source.directory / path
+        known = tracked is None or path in tracked
+        if known and not is_left_out(path, exclude) and not (directory.is_dir() and any(directory.iterdir())):
+            raise BuildError(
+                f"{directory} is a git submodule that is not checked out: make forge_source a directory in which "
+                "'git submodule update --init' has run, or leave it out with forge_source_exclude."
+            )
+
+
+def make_archive(source: Source, names: Sequence[str], added: Mapping[str, Entry] | None = None) -> bytes:
     """A tar archive that depends on names and contents alone, so that the same input is the same artifact.
 
     :param added: further files, by name.
-    :raises BuildError: for a link that leads out of the release, or a file that cannot be read.
+    :raises BuildError: for a link that leads out of the release, a file that cannot be read, or a pointer of git LFS.
     """
     entries = [entry_of(source, name) for name in names]
+    pointers = [entry.name for entry in entries if entry.content.startswith(LFS_POINTER)]
+    if pointers:
+        raise BuildError(
+            f"{source.directory} has pointers of git LFS in place of files ({in_words(pointers)}): make forge_source a directory "
+            "in which 'git lfs pull' has run, or leave them out with forge_source_exclude."
+        )
     return tar_bytes([*entries, *(entry for _name, entry in sorted((added or {}).items()))])
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is only what stands for it in git (LFS)."""
+    if path.is_symlink():
+        return False
+    with path.open("rb") as handle:
+        return handle.read(len(LFS_POINTER)) == LFS_POINTER
+
+
+def in_words(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def entry_of(source: Source, name: str) -> Entry:
@@ -167,7 +279,10 @@ def entry_of(source: Source, name: str) -> Entry:
             raise BuildError(f"{path} is a link that leads out of the source ({target}).")
         return Entry(name, link=target)
     if path.is_dir():
-        raise BuildError(f"{path} is a git submodule or nested repository, which a release cannot hold yet.")
+        raise BuildError(
+            f"{path} is a git submodule or nested repository: name it in forge_source_include to take its files as they are, "
+            "or in forge_source_exclude to leave it out."
+        )
     try:
         return Entry(name, path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else 0o644)
     except OSError as error:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from .packaging_library import InvalidWheelFilename, Requirement, canonicalize_name, parse_wheel_filename
 from ....module_utils._private.archive import ArchiveError, unpack
 from ....module_utils._private.reproducible import EPOCH
+from ....module_utils._private.tool_cause import tool_cause
 from .cache import put, touch
 from .errors import BuildError
 from .target_platform import Platform, version_tuple
@@ -34,9 +36,10 @@ class CompileJob:
     wheel_dir: Path  # of the cache, where it belongs; one for each source, Python and machine
     source: Callable[[Path], Path]  # puts its source below a directory, and returns where
     reason: str = ""  # ends the sentence
+    advice: str = ""  # what to do instead, a sentence
 
     def __str__(self) -> str:
-        return f"There is no wheel of {self.requirement} for {self.platform}, {self.reason}"
+        return f"There is no wheel of {self.requirement} for {self.platform}, {self.reason} {self.advice}".rstrip()
 
 
 class NeedsCompiling(BuildError):
@@ -77,9 +80,11 @@ def run_build(project: Path, output: Path, workspace: Workspace, *options: str) 
         extra={"UV_INDEX": workspace.extra_indexes(), "SOURCE_DATE_EPOCH": EPOCH},
     )  # fmt: skip
     wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None
-    # What the backend printed says more than what uv makes of it, which comes last.
-    backend = done.stderr.rpartition("\nerror: ")[0]
-    return wheel, one_line(backend or done.stderr, 600)
+    # What the backend printed says more than what uv makes of it, which comes last. Without a backend uv says why.
+    backend, _error, why = done.stderr.rpartition("\nerror: ")
+    if why and "backend returned an error" not in why:
+        return wheel, one_line(re.sub(r"^Failed to build .*\n", "", why), 600)
+    return wheel, tool_cause(backend or done.stderr).replace(str(project), "the source")
 
 
 def build_wheel(
@@ -104,7 +109,7 @@ def build_wheel(
         name = name or (str(parse_wheel_filename(wheel.name)[0]) if wheel else "")
         if not name:
             raise BuildError(f"A dependency does not build: {error}")
-    failed = f"building it on the controller failed: {error}"
+    failed = f"building it on the controller failed: {error.rstrip('.… ')}."
     reason = f"one built on the controller ({builder}) would not run there." if wheel else failed
     raise NeedsCompiling([CompileJob(name, platform, wheel_dir, source, f"and {reason}")])
 

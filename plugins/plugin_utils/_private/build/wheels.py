@@ -12,6 +12,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from .cache import digest, file_digest, touch
 from .errors import BuildError
 from .lockfile import Direct, Pin
 from .origin import fetch_git, split_git
-from .source import list_files, make_archive, open_source
+from .source import belongs, files_below, in_words, is_pointer, list_files, make_archive, open_source
 from .target_platform import Platform
-from .wheel_builder import build_wheel, unpack_sdist
+from .wheel_builder import NeedsCompiling, build_wheel, unpack_sdist
 from .workspace import Workspace, one_line, without_secrets
 
 
@@ -67,14 +68,33 @@ def address_of(file: dict[str, Any]) -> str:
 
 
 def wheel_of_release(pin: Pin, sdist: dict[str, Any], platform: Platform, workspace: Workspace) -> Path:
-    """The wheel of a release that has only its source.
+    """The wheel of a release that has only its source, or wheels for other versions of Python.
 
     :raises NeedsCompiling: when it has to be compiled on a host of the platform.
     :raises BuildError: when the source cannot be had, or has another hash than the lock says.
     """
     key = digest(str(pin).encode(), platform.python_version.encode(), platform.machine.encode())[:16]
     source = partial(fetch_sdist, pin, sdist, workspace)
-    return build_wheel(str(pin.requirement), source, workspace.cache / "built" / key, platform, workspace)
+    try:
+        return build_wheel(str(pin.requirement), source, workspace.cache / "built" / key, platform, workspace)
+    except NeedsCompiling as needed:
+        # uv lists only wheels that the version of Python which it is asked for, or a newer one, can use.
+        older = (replace(platform, python=each) for each in ("3.9", "3.10", "3.11"))
+        found = next(filter(None, (released_files([pin], each, workspace)[0] for each in older)), {})
+        advice = other_pythons([name_of(wheel) for wheel in found.get(pin.name, {}).get("wheels", [])], platform)
+        raise NeedsCompiling([replace(job, advice=advice) for job in needed.jobs]) from None
+
+
+def other_pythons(wheels: Sequence[str], platform: Platform) -> str:
+    """What to do where wheels are for other versions of Python, a sentence; empty when there are none.
+
+    :param wheels: names of their files.
+    """
+    pythons = [f"3.{minor}" for minor in range(9, 20)]
+    fitting = [each for each in pythons if any(replace(platform, python=each).takes(wheel) for wheel in wheels)]
+    if not fitting:
+        return ""
+    return f"There are wheels for Python {', '.join(fitting)}: set forge_python to one of those, or lock a newer version of it."
 
 
 def fetch_sdist(pin: Pin, sdist: dict[str, Any], workspace: Workspace, scratch: Path) -> Path:
@@ -147,6 +167,9 @@ def download(direct: Direct, url: str, workspace: Workspace) -> Path:
 
 def check_out(direct: Direct, address: str, subdirectory: str, workspace: Workspace, scratch: Path) -> Path:
     checkout, _commit = fetch_git(address, workspace, f"The dependency {direct}")
+    pointers = [name for name in files_below(checkout, belongs) if is_pointer(checkout / name)]
+    if pointers:
+        raise BuildError(f"{direct} has pointers of git LFS in place of files ({in_words(pointers)}): use a release of it.")
     shutil.copytree(checkout, scratch / "source", symlinks=True)
     return inside(scratch / "source", subdirectory)
 

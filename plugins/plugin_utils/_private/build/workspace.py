@@ -32,6 +32,8 @@ SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 CONNECTIONS = "8"  # of uv's 50 each asks the resolver for the same name, and some answers are lost on the way
 TIMEOUT = 30  # seconds, as uv has it
 USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
+REFUSED = re.compile(r"An index URL \(\S+\) (?:could not be queried|returned)[^.]*?(?:40[137] \w+)\)?")
+CREDENTIALS = "give its user and password in forge_build_index_url, in .netrc, or as UV_INDEX_<NAME>_USERNAME and _PASSWORD."
 QUERY = re.compile(r"(\w://[^\s?#'\"]+)\?[^\s#'\"]+")
 
 
@@ -41,8 +43,13 @@ def without_secrets(text: str) -> str:
 
 
 def one_line(text: str, length: int = 1500) -> str:
-    """The end of a tool's message on one line, without its arrows and bullets."""
-    return " ".join(re.sub(r"^\s*[^\w\s('\"`./]+\s", " ", text, flags=re.MULTILINE).split())[-length:]
+    """A tool's message on one line, without its arrows and bullets.
+
+    Where an index refuses who asks, that alone: uv says first that the index does not have the package.
+    """
+    said = " ".join(re.sub(r"^\s*[^\w\s('\"`./]+\s", " ", text, flags=re.MULTILINE).split())
+    refused = REFUSED.search(said)
+    return f"{refused[0]}: {CREDENTIALS}" if refused else said[:length]
 
 
 def find_uv() -> str:

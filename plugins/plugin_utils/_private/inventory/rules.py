@@ -38,7 +38,7 @@ SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
 RESERVED = re.compile(
-    r"^(PATH|PYTHONPATH|FORGE_WORKER_(CURRENT|GENERATION|STATE|DRAIN)|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
+    r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_(CURRENT|GENERATION|STATE|DRAIN)|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
     r"|(RUNTIME|STATE|CACHE)_DIRECTORY)\Z"
 )
 SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
@@ -277,6 +277,11 @@ def wrong_settings(settings: dict[str, Any], prefix: str, origin: str = "forge_e
             problem = database_url_problem(value)
             if problem:
                 problems.append(f"{origin}: {prefix}DATABASE_URL {problem}.")
+    if not problems:
+        try:
+            write_environment(settings, prefix)
+        except UnwritableError as error:
+            problems.append(f"{origin}: {error}")
     return problems
 
 

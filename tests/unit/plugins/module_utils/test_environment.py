@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 from typing import Any
 from unittest.mock import patch
 
@@ -224,3 +225,22 @@ def test_a_string_that_looks_like_something_else_stays_a_string(text: str) -> No
 
 def test_not_a_number_is_passed_on() -> None:
     assert math.isnan(float(as_text("A", float("nan"))))
+
+
+@pytest.mark.parametrize("name", [False, True, None, 8080, 1.5])
+def test_a_name_that_yaml_reads_as_something_else_is_said(name: Any) -> None:
+    with pytest.raises(UnwritableError, match=rf"^a name is {name}, which is how YAML reads .*: put it in quotes\.$"):
+        write_environment({name: "x", "A": "1"}, "FORGE_")
+
+
+def test_a_value_that_no_process_can_be_given_is_named_without_it() -> None:
+    """The limit is Linux's own: asked here."""
+    room = (128 << 10) - len("FORGE_KEY=") - 1
+    fits = as_systemd_reads(write_environment({"KEY": "k" * room}, "FORGE_"))
+    assert subprocess.run(["/bin/true"], env=fits, check=True).returncode == 0
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(["/bin/true"], env={"FORGE_KEY": "k" * (room + 1)}, check=True)
+    with pytest.raises(UnwritableError, match=r"^FORGE_KEY has 131073 bytes, .* can have 131072: .*forge_files\.$"):
+        write_environment({"KEY": "k" * (room + 1), "A": "1"}, "FORGE_")
+    with pytest.raises(UnwritableError, match=r"^all variables together have \d+ bytes, .* FORGE_B, as a file"):
+        write_environment({**{f"A{number}": "k" * 99_999 for number in range(20)}, "B": "k" * 100_009}, "FORGE_")

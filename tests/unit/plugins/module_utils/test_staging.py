@@ -233,6 +233,17 @@ def test_layer_is_an_environment_of_its_own(make: Callable[..., Staging]) -> Non
     assert os.listdir(stage.layout.layers) == [LAYER]
 
 
+def test_a_layer_of_an_earlier_version_that_finds_no_release_is_made_anew(make: Callable[..., Staging]) -> None:
+    stage = make()
+    stage.apply(["layer"])
+    layer = Path(stage.layout.layer(LAYER))
+    (layer / SITE_PACKAGES / "forge.pth").unlink()
+    module.mark_complete(str(layer))
+    assert "layer" in make().compare()["missing"]
+    make().apply(["layer"])
+    assert "layer" not in make().compare()["missing"]
+
+
 @pytest.mark.parametrize("fails", ["unpack", "environment", "rename", "mark"])
 def test_broken_layer_that_serves_comes_back_when_the_new_one_fails(
     make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, fails: str

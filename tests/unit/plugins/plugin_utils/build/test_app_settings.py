@@ -61,10 +61,11 @@ def test_other_settings_dependencies_or_targets_are_asked_about(
 ) -> None:
     asked: list[tuple[str, dict[str, str]]] = []
     record = SimpleNamespace(
-        requires_python="", layers={"x": SimpleNamespace(layer="one")}, import_paths=["."], code=str(code_of(tmp_path, CODE))
-    )
+        requires_python="", layers={"x": SimpleNamespace(layer="one")}, import_paths=["."], code=str(code_of(tmp_path, CODE)),
+        project="",
+    )  # fmt: skip
 
-    def load(_home: Path, _directory: Path, _paths: list[str], target: str, environment: dict[str, str]) -> tuple:
+    def load(_home: Path, _code: Path, _paths: list[str], target: str, environment: dict[str, str], _source: Path) -> tuple:
         asked.append((target, environment))
         return [], ["main.py", "settings.py"]
 
@@ -79,3 +80,36 @@ def test_other_settings_dependencies_or_targets_are_asked_about(
     assert [check(), check(), check(A="1"), check(A="1"), check(A="2"), check("main:other")] == [1, 1, 2, 2, 3, 4]
     record.layers = {"x": SimpleNamespace(layer="two")}
     assert check() == 5
+
+
+LOADS = "main:app does not load: "
+
+
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [
+        ("RuntimeError: Directory 'web/dist' does not exist (x.py:1).", "web/dist"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: '{release}/web/dist/index.html' (x.py:1).", "web/dist/index.html"),
+        ('OSError: "./web/dist/index.html" not found.', "web/dist/index.html"),
+        ("ModuleNotFoundError: No module named 'tests' (x.py:1).", "tests"),
+        ("ModuleNotFoundError: No module named 'tests.fakes' (x.py:1).", "tests/fakes.py"),
+        ("ModuleNotFoundError: No module named 'local' (x.py:1).", "src/local.py"),
+        ("ModuleNotFoundError: No module named 'redis' (x.py:1).", ""),
+        ("KeyError: 'tests' (x.py:1).", ""),  # only happens to be a name
+        ("FileNotFoundError: [Errno 2] No such file or directory: '/etc/passwd' (x.py:1).", ""),
+        ("FileNotFoundError: [Errno 2] No such file or directory: '../secret' (x.py:1).", ""),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'gone.txt' (x.py:1).", ""),
+        ("ValueError: 'main.py' not found (x.py:1).", ""),  # it is in the release
+    ],
+)
+def test_what_the_source_has_and_the_release_has_not_is_found_in_an_error(tmp_path: Path, problem: str, name: str) -> None:
+    source, release = tmp_path / "source", tmp_path / "release"
+    for path in ("main.py", "web/dist/index.html", "tests/fakes.py", "src/local.py"):
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_text("")
+    (tmp_path / "secret").write_text("")
+    release.mkdir()
+    (release / "main.py").write_text("")
+    told = LOADS + problem.format(release=release)
+    assert settings.left_out_path(told, release, ["src", "."], source) == name
+    assert settings.left_out_path(told, release, ["src", "."], Path("")) == "", "an artifact has no source"

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import packaging_library
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import directs_for, pins_for, read_text
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import SERVERS, add_server, directs_for, pins_for, read_text
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform, platforms_of
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheels import other_pythons
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, find_uv, uv_version
 
 
@@ -170,10 +171,14 @@ def test_a_packaging_library_that_cannot_be_imported_is_told(monkeypatch: pytest
         Workspace.from_arguments({"cache": "x", "index_url": "", "extra_index_urls": [], "proxy": "", "ca_bundle": ""})
 
 
-def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "sentence"),
+    [("utf-16", "is UTF-16, as PowerShell writes it"), ("utf-16-le", "is UTF-16"), ("latin-1", r"is not UTF-8 \(line 2\)")],
+)
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, encoding: str, sentence: str) -> None:
     path = tmp_path / "requirements.txt"
-    path.write_bytes("idna\n".encode("utf-16"))
-    with pytest.raises(BuildError, match=r"/requirements\.txt is not a text in UTF-8: save it as UTF-8\.$"):
+    path.write_bytes(f"idna\n{'# Abhängig' if encoding == 'latin-1' else ''}\n".encode(encoding))
+    with pytest.raises(BuildError, match=rf"^forge_source: .*/requirements\.txt {sentence}.*: save it as UTF-8\.$"):
         read_text(path)
 
 
@@ -199,3 +204,38 @@ def test_hosts_are_grouped_by_platform() -> None:
 def test_a_host_that_cannot_be_built_for_is_named(bad: dict[str, object], sentence: str) -> None:
     with pytest.raises(BuildError, match=sentence):
         platforms_of({"web1": host(), "web9": bad})
+
+
+def test_wheels_for_other_versions_of_python_are_named_with_the_variable() -> None:
+    wheels = [f"jiter-0.5.0-cp3{minor}-cp3{minor}-manylinux_2_17_x86_64.whl" for minor in (10, 12)]
+    said = other_pythons([*wheels, "jiter-0.5.0-cp313-cp313-manylinux_2_17_aarch64.whl"], BOOKWORM)
+    assert said.startswith("There are wheels for Python 3.10, 3.12: set forge_python to one of those")
+    assert other_pythons([], BOOKWORM) == ""
+
+
+def locked(**versions: str) -> str:
+    return "".join(f"{name.replace('_', '-')}=={version} --hash={ONE}\n" for name, version in versions.items())
+
+
+@pytest.mark.parametrize(
+    ("server", "versions", "sentence"),
+    [
+        ("gunicorn", {"gunicorn": "20.0.4", "uvicorn": "0.30.0", "setuptools": "75.8"}, "gunicorn needs gunicorn 20.1 or newer, .* has 20.0.4"),
+        ("gunicorn", {"gunicorn": "23", "uvicorn": "0.18.3"}, "gunicorn needs uvicorn 0.22 or newer, the app's lock has 0.18.3: lock"),
+        ("gunicorn", {"gunicorn": "23", "uvicorn_worker": "0.0.1", "uvicorn": "0.30"}, "needs uvicorn-worker 0.1 or newer"),
+        ("uvicorn", {"uvicorn": "0.21.1"}, "uvicorn needs uvicorn 0.22 or newer"),
+        ("gunicorn-asgi", {"gunicorn": "23"}, "gunicorn-asgi needs gunicorn 25.1 or newer"),
+        ("gunicorn", {"gunicorn": "20.1.0", "uvicorn": "0.30", "uvicorn_worker": "0.2"}, "gunicorn 20.1.0 needs pkg_resources, .* no setuptools"),
+        ("gunicorn", {"gunicorn": "20.1.0", "uvicorn": "0.30", "uvicorn_worker": "0.2", "setuptools": "83.0.0"}, "has setuptools 83.0.0: lock"),
+    ],
+)  # fmt: skip
+def test_a_server_that_is_too_old_is_refused_with_the_version_that_would_do(
+    server: str, versions: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BuildError, match=f"^forge_server: .*{sentence}"):
+        add_server(locked(**versions), server, [], [BOOKWORM], Workspace(tmp_path))
+
+
+def test_the_oldest_servers_that_work_are_taken_as_they_are(tmp_path: Path) -> None:
+    versions = {**SERVERS["gunicorn"], "setuptools": "75.8.0"}
+    assert add_server(locked(**{name.replace("-", "_"): each for name, each in versions.items()}), "gunicorn", [], [BOOKWORM], Workspace(tmp_path)) is None

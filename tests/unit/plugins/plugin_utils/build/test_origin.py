@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, without_secrets
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.origin import (
+    git_cause,
     kind_of,
     open_origin,
     split_git,
@@ -171,3 +172,23 @@ def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
         with pytest.raises(BuildError, match="is not a wheel"):
             open_origin(str(tmp_path / name), "", Workspace(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("stderr", "cause"),
+    [
+        ("Host key verification failed.\nfatal: Could not read from remote repository.\n\nPlease make sure", "Host key verification failed"),
+        (
+            "Warning: Permanently added 'h' to the list of known hosts.\ngit@h: Permission denied (publickey).\nfatal: Could not read",
+            "git@h: Permission denied (publickey)",
+        ),
+        ("ssh: Could not resolve hostname h: Name or service not known\nfatal: Could not read", "ssh: Could not resolve hostname h: Name or service not known"),
+        ("@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.\nfatal: Could", "Host key verification failed"),
+        ("fatal: could not read Username for 'https://h': terminal prompts disabled", "could not read Username for 'https://h': terminal prompts disabled"),
+        ("remote: \nremote: Repository not found.\nfatal: repository 'https://h/x/' not found", "Repository not found"),
+        ("fatal: unable to access 'https://h/': Could not resolve host: h", "unable to access 'https://h/': Could not resolve host: h"),
+        ("", "git failed"),
+    ],
+)  # fmt: skip
+def test_gits_first_cause_is_what_ssh_said(stderr: str, cause: str) -> None:
+    assert git_cause(stderr) == cause

@@ -75,14 +75,17 @@ def test_without_git_everything_but_environments_and_caches_belongs(shop: Path) 
 def test_with_git_what_it_ignores_stays_out_and_what_is_new_goes_in(shop: Path) -> None:
     write(shop, {".gitignore": "*.log\n/data/\n", "app.log": "x", "data/dump.sql": "x"})
     git(shop, "init", "-q")
-    git(shop, "add", "--force", "--all")  # even a tracked .env stays out
-    git(shop, "rm", "-q", "--cached", "app.log", "data/dump.sql", "uv.lock")
+    git(shop, "add", "--all")
+    git(shop, "add", "--force", ".env", "shop/__pycache__", "node_modules")  # even a tracked .env stays out
+    git(shop, "rm", "-q", "-r", "--cached", "uv.lock", ".venv")
     git(shop, "commit", "-q", "-m", "one")
     write(shop, {"shop/new.py": "", "gone.py": ""})
     git(shop, "add", "gone.py")
     (shop / "gone.py").unlink()
     source = open_source(str(shop))
-    assert list_files(source, ["tests/"]) == sorted([".gitignore", *RELEASED, "shop/new.py"])
+    expected = sorted([".gitignore", *RELEASED, "node_modules/x/index.js", "shop/new.py", "tests/test_shop.py"])
+    assert list_files(source, []) == expected, "nothing that git tracks is left out"
+    assert list_files(source, ["tests/"]) == [name for name in expected if not name.startswith("tests/")]
     assert source.commit == git(shop, "rev-parse", "HEAD").strip()
     assert source.dirty
 
@@ -202,8 +205,87 @@ def test_a_repository_within_is_refused(shop: Path) -> None:
     git(shop / "vendor", "commit", "-q", "-m", "one")
     git(shop, "add", "vendor")
     source = open_source(str(shop))
-    with pytest.raises(BuildError, match="vendor is a git submodule or nested repository"):
+    with pytest.raises(BuildError, match="vendor is a git submodule or nested repository: name it in forge_source_include"):
         make_archive(source, list_files(source, []))
+    assert "vendor/x.py" in unpack(make_archive(source, list_files(source, [], ["vendor"])))
+
+
+@pytest.mark.parametrize("repository", ["with", "without"])
+@pytest.mark.parametrize("there", ["empty", "absent"])
+def test_a_submodule_that_is_not_checked_out_is_refused(shop: Path, repository: str, there: str) -> None:
+    """Also in what a forge packs for a download, which has no repository."""
+    write(shop, {".gitmodules": '[submodule "x"]\n\tpath = vendor/x\n\turl = https://example.org/x.git\n'})
+    if repository == "with":
+        git(shop, "init", "-q")
+        git(shop, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},vendor/x")
+    if there == "empty":
+        (shop / "vendor" / "x").mkdir(parents=True)
+    source = open_source(str(shop))
+    with pytest.raises(BuildError, match=r"vendor/x is a git submodule that is not checked out: .*git submodule update"):
+        list_files(source, [])
+    assert "shop/main.py" in list_files(source, ["vendor"])
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12\n"
+
+
+def test_a_pointer_of_git_lfs_is_refused_by_name(shop: Path) -> None:
+    write(shop, {f"models/{number}.bin": POINTER.format("0" * 64) for number in range(5)})
+    source = open_source(str(shop))
+    with pytest.raises(BuildError, match=r"\(models/0.bin, models/1.bin, models/2.bin and 2 more\): .*'git lfs pull'"):
+        make_archive(source, list_files(source, []))
+    make_archive(source, list_files(source, ["models"]))
+
+
+def test_a_file_that_a_sparse_checkout_leaves_out_is_missed(shop: Path) -> None:
+    git(shop, "init", "-q")
+    git(shop, "add", "--all")
+    git(shop, "commit", "-q", "-m", "one")
+    git(shop, "sparse-checkout", "set", "--no-cone", "/*", "!/tests/")
+    with pytest.raises(BuildError, match=r"is a sparse checkout without tests/test_shop.py: run 'git sparse-checkout disable'"):
+        list_files(open_source(str(shop)), [])
+    assert "shop/main.py" in list_files(open_source(str(shop)), ["tests"])
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_pipes_and_sockets_do_not_hold_up_a_build(shop: Path, tracked: bool) -> None:
+    os.mkfifo(shop / "shop" / "pipe")
+    if tracked:
+        git(shop, "init", "-q")
+    source = open_source(str(shop))
+    assert "shop/pipe" not in unpack(make_archive(source, list_files(source, [])))
+
+
+def test_what_is_included_belongs_to_a_release_although_git_ignores_it(shop: Path) -> None:
+    write(shop, {".gitignore": "dist/\n*.css\n.env*\n", "web/dist/app.js": "1", "web/dist/.env": "x", "a.css": "", "x/b.css": ""})
+    git(shop, "init", "-q")
+    source = open_source(str(shop))
+
+    def packed(*include: str, exclude: tuple[str, ...] = ()) -> bytes:
+        return make_archive(source, list_files(source, exclude, include))
+
+    new = {"web/dist/app.js", "a.css", "x/b.css", ".env.local"}
+    assert not new & set(unpack(packed()))
+    assert new & set(unpack(packed("web/dist/", "*.css"))) == {"web/dist/app.js", "a.css"}
+    assert new & set(unpack(packed("**/*.css", ".env.local"))) == {"a.css", "x/b.css", ".env.local"}
+    assert new & set(unpack(packed("web", exclude=("web/dist",)))) == set()
+    assert "web/dist/.env" not in unpack(packed("web/dist"))
+    first = packed("web/dist")
+    write(shop, {"web/dist/app.js": "2"})
+    assert packed("web/dist") != first, "its content is part of the release's id"
+
+
+@pytest.mark.parametrize("pattern", ["frontend/dist", "*.map", "empty"])
+def test_what_is_included_and_not_there_is_said(shop: Path, pattern: str) -> None:
+    (shop / "empty").mkdir()
+    with pytest.raises(BuildError, match=r"^forge_source_include: there is no .* in .*: run what makes it before the build"):
+        list_files(open_source(str(shop)), [], [pattern])
+
+
+@pytest.mark.parametrize("pattern", ["/etc", "../other", "a/../../b", "", "/"])
+def test_what_is_included_must_be_below_the_source(shop: Path, pattern: str) -> None:
+    with pytest.raises(BuildError, match=r"^forge_source_include: .* must be a path or a pattern below the source"):
+        list_files(open_source(str(shop)), [], [pattern])
 
 
 def test_a_file_that_cannot_be_read_is_named(shop: Path) -> None:

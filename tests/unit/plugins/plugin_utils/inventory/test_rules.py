@@ -222,6 +222,20 @@ def process(**settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({False: "x"}, "forge_environment: a name is False, which is how YAML reads NO, ON"),
+        ({"KEY": SECRET * 20_000}, "forge_environment: FORGE_KEY has "),
+        ({f"A{number}": SECRET * 6_000 for number in range(30)}, "forge_environment: all variables together have "),
+    ],
+)
+def test_settings_that_no_process_can_be_given_are_named(settings: dict[Any, Any], sentence: str) -> None:
+    (problem,) = wrong_settings(settings, "FORGE_")
+    assert problem.startswith(sentence)
+    assert SECRET not in problem
+
+
+@pytest.mark.parametrize(
     ("values", "sentence"),
     [
         ({"forge_worker_class": "ShopWorker"}, "forge_worker_class must have the form package.module.Class."),

@@ -108,6 +108,14 @@ def test_requirements_with_hashes_are_the_lock(world: World) -> None:
         world.build(source)
 
 
+def test_hashed_requirements_that_are_not_the_whole_lock_are_refused(world: World) -> None:
+    """Nothing resolves them: without this the app would not load on a host."""
+    value = file_digest(world.root / "index" / "simple" / "shop" / "shop-1.0-py3-none-any.whl")
+    source = world.write("half", {"main.py": APP, "requirements.txt": f"shop==1.0 --hash=sha256:{value}\n"})
+    with pytest.raises(BuildError, match=r"half/requirements\.txt has a hash, .* lacks dep, which shop needs: lock them too"):
+        world.build(source)
+
+
 def test_pylock(world: World) -> None:
     value = file_digest(world.root / "index" / "simple" / "dep" / "dep-1.0-py3-none-any.whl")
     lock = (
@@ -304,8 +312,23 @@ def test_versions_of_the_app_are_honoured_and_only_what_is_missing_is_added(worl
     assert added == {"dep": "2.0", "gunicorn": "25.0", "uvicorn": "1.0", "uvicorn-worker": "0.5", "fastloop": "1.0"}
     assert set(installed(world.build(bare, server="uvicorn"))) == {"dep", "uvicorn"}
     assert set(installed(world.build(bare, server="gunicorn-asgi"))) == {"dep", "gunicorn"}
-    with pytest.raises(BuildError, match=r"^forge_server: gunicorn-asgi needs gunicorn >=25\.1, .* has 23\.0\.$"):
+    with pytest.raises(BuildError, match=r"^forge_server: gunicorn-asgi needs gunicorn 25\.1 or newer, .* has 23\.0: lock "):
         world.build(source, server="gunicorn-asgi")
+
+
+def test_an_app_that_misses_what_its_release_lacks_is_told_the_variable(world: World) -> None:
+    main = "import pathlib\npathlib.Path('web/dist/index.html').read_text()\nfrom tests import fakes\n" + APP
+    files = {"main.py": main, "requirements.txt": "dep\n", ".gitignore": "dist/\n", "web/dist/index.html": "x", "tests/fakes.py": ""}
+    source = world.write("lacking", files)
+    subprocess.run(["git", "init", "-q", source], check=True)
+
+    def told(**options: Any) -> list[str]:
+        return check_settings("main:app", world.build(source, **options)["release"], {}, world.workspace()).problems
+
+    assert re.search(r"FileNotFoundError: .*'web/dist/index\.html' .* web/dist/index\.html is in .*forge_source_include", " ".join(told()))
+    problems = told(include=["web/dist"], exclude=["tests"])
+    assert re.search(r"No module named 'tests' .* tests is in .*forge_source_exclude", " ".join(problems))
+    assert told(include=["web/dist"]) == []
 
 
 def test_a_requirement_is_a_source_and_each_version_a_release(world: World) -> None:
@@ -363,6 +386,17 @@ def test_a_compiled_release_is_built_where_it_will_run_and_refused_elsewhere(wor
     older = Platform(HERE.python, HERE.machine, "2.17", ("web3",))
     with pytest.raises(BuildError, match=r"^There is no wheel of native==1\.0 for .*web3.*would not run there"):
         world.build(source, platforms=[older])
+
+
+def test_a_release_with_wheels_for_other_versions_of_python_names_them(world: World) -> None:
+    world.packages.sdist("newer", "1.0", builds=False)
+    version = {"3.11": "3.12"}.get(HERE.python_version, "3.11")
+    tag = version.replace(".", "")
+    world.packages.wheel("newer", "1.0", tag=f"cp{tag}-cp{tag}-manylinux_2_17_{HERE.machine}")
+    source = world.write("newer", {"main.py": APP, "requirements.txt": "newer\n"})
+    with pytest.raises(NeedsCompiling, match=r"no compiler here\. There are wheels for Python ") as caught:
+        world.build(source)
+    assert f"Python {version}: set forge_python to one of those, or lock a newer version" in caught.value.jobs[0].advice
 
 
 def test_a_project_that_is_a_package_is_completed_with_what_installing_adds(world: World) -> None:
@@ -508,6 +542,25 @@ def test_a_damaged_artifact_is_not_used(world: World, tmp_path: Path, damage: st
     with pytest.raises(BuildError, match=r"is not an artifact of this collection|is not what its manifest says"):
         world.build(str(path))
     assert not any((world.root / "cache" / "artifacts").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("raise OSError('Readme file does not exist: README.md')", "OSError: Readme file does not exist: README.md"),
+        ("", "Because nowhere was not found in the package registry"),
+    ],
+)
+def test_a_project_that_does_not_build_says_its_backends_cause(world: World, change: str, sentence: str) -> None:
+    files = project("shop")
+    files["backend.py"] = files["backend.py"].replace("    name =", f"    {change}\n    name =") if change else files["backend.py"]
+    if not change:
+        files["pyproject.toml"] = files["pyproject.toml"].replace("requires = []", 'requires = ["nowhere"]')
+    source = world.write(f"does-not-build{len(change)}", {"main.py": APP, "requirements.txt": "dep\n", **files})
+    with pytest.raises(BuildError, match=rf"does not build \(\[build-system\] of its pyproject\.toml\): .*{sentence}") as caught:
+        world.build(source)
+    assert "Building wheel" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
 
 
 def test_dirty_tree_is_allowed_or_refused(world: World) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,15 @@ def test_an_index_behind_both(world: World, secure: str, authority: Authority, a
         options = {"index_url": f"https://{NAME}/simple", "proxy": proxy.url, "ca_bundle": str(authority.bundle)}
         assert installs(world, "both", **options)
     assert asked(proxy, f"CONNECT {NAME}:443")
+
+
+@pytest.mark.parametrize("login", ["", "me:expired@"])
+def test_an_index_that_refuses_its_user_is_not_one_that_lacks_a_package(world: World, alone: None, login: str) -> None:  # noqa: F811
+    with served(world.root / "index", login=LOGIN) as url, pytest.raises(BuildError) as caught:
+        installs(world, f"refused{len(login)}", index_url=f"{url.replace('//', f'//{login}')}/simple")
+    assert re.search(r"could not be locked: An index URL .*401 Unauthorized\): give its user and password in", str(caught.value))
+    assert "not found" not in str(caught.value)
+    assert "expired" not in str(caught.value)
 
 
 def test_an_artifact_at_an_address(
