@@ -23,6 +23,10 @@ from ..plugin_utils._private.inventory.rules import (
 )
 from ..plugin_utils._private.transport.controller import version_problems
 
+NO_DATABASE = (
+    ", because the group forge_database has no host: name there the one that runs PostgreSQL, or write the URL of your own "
+    "database in its place"
+)
 OPTIONS = declared_options()  # read once, when Ansible loads this, and not again in each of its forks
 
 
@@ -69,7 +73,9 @@ class ActionModule(ActionBase):
         try:
             return self._templar.template(value), []
         except AnsibleError as error:
-            return None, [f"{name} cannot be worked out: {last_cause(error)}."]
+            cause = last_cause(error)
+            advice = NO_DATABASE if "'forge_database_url' is undefined" in cause else ""
+            return None, [f"{name} cannot be worked out: {cause}{advice}."]
 
 
 def last_cause(error: AnsibleError) -> str:

@@ -97,6 +97,15 @@ host:
       type: list
       elements: str
       returned: always
+    unavailable_packages:
+      description: Those of O(packages), and the package of O(python), that are missing and that no package source of the host has.
+      type: list
+      elements: str
+      returned: always
+    identity:
+      description: Names this machine, and its container, as long as it runs.
+      type: str
+      returned: always
     missing_prerequisites:
       description: Which of the interpreter, the account and the packages the host does not have, for people to read.
       type: list
@@ -120,7 +129,7 @@ from typing import Any, TypedDict
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.command import run
-from ..module_utils._private.debian import missing_packages
+from ..module_utils._private.debian import missing_packages, unavailable_packages
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "python": {"type": "str", "required": True},
@@ -157,6 +166,8 @@ class HostFacts(TypedDict):
     addresses: list[str]  # without loopback and link-local ones
     account: bool  # whether user and group exist, as a service account should
     missing_packages: list[str]
+    unavailable_packages: list[str]  # those, and that of the interpreter, that no package source has
+    identity: str  # of this machine, whatever an inventory calls it
     missing_prerequisites: list[str]  # what the host does not have yet, for people to read
     booted_with_systemd: bool
 
@@ -183,6 +194,16 @@ def interpreter(python: str) -> Python:
             return {"version": version, "path": executable, "installed": True}
     named = re.search(r"python(3\.\d+)$", python)
     return {"version": f"{named[1]}.0" if named else "", "path": os.path.join("/usr/bin", python), "installed": False}
+
+
+def package_of(python: Python) -> list[str]:
+    """Return the package that brings an interpreter which is not installed."""
+    return [] if python["installed"] else [os.path.basename(python["path"])]
+
+
+def identity() -> str:
+    """Return what names this boot of this machine, and within it the container."""
+    return f"{read('/proc/sys/kernel/random/boot_id')}/{os.readlink('/proc/self/ns/pid')}"
 
 
 def memory_total_mb() -> int:
@@ -261,6 +282,8 @@ def gather(params: dict[str, Any]) -> HostFacts:
         "addresses": addresses(),
         "account": account,
         "missing_packages": packages,
+        "unavailable_packages": unavailable_packages(packages + package_of(python)),
+        "identity": identity(),
         "missing_prerequisites": [
             *([] if python["installed"] else [params["python"]]),
             *([] if account else [f"the account {params['user']} (group {params['group']}, no login)"]),
