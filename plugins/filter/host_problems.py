@@ -29,7 +29,7 @@ options:
 EXAMPLES = r"""
 - name: Assert that the hosts can be prepared
   ansible.builtin.assert:
-    that: ['web1'] | thecodeforge.fastapi.host_problems(facts=[host_info.host]) | length == 0
+    that: ansible_play_hosts | thecodeforge.fastapi.host_problems(facts=[host_info.host]) | length == 0
 """
 
 RETURN = r"""

@@ -307,10 +307,20 @@ def unsupported(host: HostFacts, systems: list[str]) -> str:
     )
 
 
+def unprivileged(systems: list[str]) -> str:
+    """Return why a user is refused; empty for root, or when ``systems`` names none."""
+    if not systems or os.geteuid() == 0:
+        return ""
+    return (
+        f"{pwd.getpwuid(os.geteuid()).pw_name} is not root on {platform.node()}, and a release needs root: leave out "
+        "ansible_become: false and ansible_become_user. Nothing was changed."
+    )
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     host = gather(module.params)
-    problem = unsupported(host, module.params["systems"])
+    problem = unsupported(host, module.params["systems"]) or unprivileged(module.params["systems"])
     if problem:
         module.fail_json(msg=problem, host=host)
     module.exit_json(changed=False, host=host)

@@ -296,6 +296,19 @@ def test_sudo_that_wants_a_tty_is_told_what_to_do() -> None:
     assert result["msg"].endswith("Set ansible_pipelining: false for this host.")
 
 
+@pytest.mark.parametrize(
+    ("pipelining", "by_ansible"), [((False, "default"), True), ((True, "/home/me/ansible.cfg"), False)]
+)
+def test_ansibles_way_where_sudo_wants_a_tty_and_nobody_has_asked_for_pipelining(
+    monkeypatch: pytest.MonkeyPatch, pipelining: tuple[bool, str], by_ansible: bool
+) -> None:
+    refused = {"rc": 1, "stdout": "", "stderr": "sudo: sorry, you must have a tty to run sudo\n"}
+    monkeypatch.setattr(Action, "_low_level_execute_command", lambda *_arguments, **_more: refused)
+    result = on_this_machine("host_info", HOST_INFO, pipelining=pipelining)
+    assert (result == BY_ANSIBLE) is by_ansible
+    assert by_ansible or result["msg"].endswith("Set ansible_pipelining: false for this host.")
+
+
 def test_what_a_login_prints_is_passed_over() -> None:
     done = {"rc": 0, "stdout": '{"motd": 1}\nWelcome\n{"changed": false}\n', "stderr": ""}
     assert result_of("stage", done) == {"changed": False}
