@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import HOSTS, Fleet
+from conftest import HOSTS, REPOSITORY, Fleet
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -119,7 +121,11 @@ def test_part_of_a_run_is_one_sentence(nodes: Fleet, before: dict[str, str], nam
 
 
 def test_two_names_of_one_machine_are_both_named(nodes: Fleet, before: dict[str, str], tmp_path: Path) -> None:
-    twin = {"ansible_host": nodes.address("app12"), "ansible_ssh_common_args": "-o StrictHostKeyChecking=no"}
+    listed = subprocess.run(
+        ["ansible-inventory", "-i", str(REPOSITORY / "inventories" / "lab" / "nodes.py"), "--host", "app12"],
+        env={**os.environ, "FORGE_LAB_SET": nodes.lab_set}, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    twin = json.loads(listed)
     inventory = tmp_path / "twin.json"
     inventory.write_text(json.dumps({"forge_app": {"hosts": {"twin": twin}}}))
     run = nodes.play("site", check=False, flags=("-i", str(inventory)))
