@@ -14,6 +14,7 @@ from ..modules.check_settings import ARGUMENT_SPEC
 from ..plugin_utils._private.build.app_settings import check_settings
 from ..plugin_utils._private.build.errors import BuildError
 from ..plugin_utils._private.build.workspace import Workspace, without_secrets
+from ..plugin_utils._private.inventory.names import prefix_hints
 
 
 class ActionModule(ActionBase):
@@ -33,7 +34,8 @@ class ActionModule(ActionBase):
         except BuildError as error:
             raise AnsibleActionFail(without_secrets(str(error))) from None
         if checked.problems:
-            raise AnsibleActionFail(" ".join([*checked.problems, "Nothing was changed."]))
+            hints = prefix_hints(checked.problems, environment, args["prefix"])
+            raise AnsibleActionFail(" ".join([*checked.problems, *hints, "Nothing was changed."]))
         if checked.unchecked:
             self._display.warning(
                 f"The app was not asked about its settings on the controller: {without_secrets(checked.unchecked)}. "

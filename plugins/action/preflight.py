@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from typing import Any
 
@@ -23,6 +24,14 @@ from ..plugin_utils._private.inventory.rules import (
 )
 from ..plugin_utils._private.transport.controller import version_problems
 
+NO_DATABASE = (
+    ", because the group forge_database has no host: name there the one that runs PostgreSQL, or write the URL of your own "
+    "database in its place"
+)
+NO_POSTGRESQL = (
+    "The group forge_database needs the collection community.postgresql, which the controller does not have: "
+    "ansible-galaxy collection install community.postgresql."
+)
 OPTIONS = declared_options()  # read once, when Ansible loads this, and not again in each of its forks
 
 
@@ -38,6 +47,8 @@ class ActionModule(ActionBase):
         too_old = version_problems(sys.version_info[:3], ansible_version)
         if too_old:
             raise AnsibleActionFail(" ".join([*too_old, "Nothing was changed."]))
+        if (task_vars or {}).get("groups", {}).get("forge_database") and not has_collection("community", "postgresql"):
+            raise AnsibleActionFail(f"{NO_POSTGRESQL} Nothing was changed.")
         problems = unknown_names(names, OPTIONS)
         values: dict[str, Any] = {}
         for name in sorted(names & set(OPTIONS)):
@@ -69,7 +80,17 @@ class ActionModule(ActionBase):
         try:
             return self._templar.template(value), []
         except AnsibleError as error:
-            return None, [f"{name} cannot be worked out: {last_cause(error)}."]
+            cause = last_cause(error)
+            advice = NO_DATABASE if "'forge_database_url' is undefined" in cause else ""
+            return None, [f"{name} cannot be worked out: {cause}{advice}."]
+
+
+def has_collection(namespace: str, name: str) -> bool:
+    """Return whether Ansible finds a collection."""
+    try:
+        return importlib.util.find_spec(f"ansible_collections.{namespace}.{name}") is not None
+    except ImportError:
+        return False
 
 
 def last_cause(error: AnsibleError) -> str:

@@ -108,6 +108,7 @@ ARGUMENT_SPEC = {
     "_output": {"type": "path", "default": ""},
 }
 UNIT = "forge-compile"
+LOCK = f"/run/{UNIT}/lock"  # anybody may write to /run/lock
 CACHES = ("/var/cache/private", "/var/cache")
 # The bundle arrives on standard input: see plugin_utils/_private/build/compile_bundle.py. Its layer becomes an environment.
 SCRIPT = """
@@ -231,7 +232,7 @@ def main() -> None:
         module.exit_json(changed=True, msg=f"Would compile {params['requirement']} here.")
     try:
         check_bundle(params["source"], params["_sha256"])
-        with exclusive_lock(f"/run/lock/{UNIT}", params["seconds"]):
+        with exclusive_lock(LOCK, params["seconds"]):
             seconds = build(
                 params["source"], params["_output"], params["python"], params["requirement"], params["seconds"]
             )

@@ -61,13 +61,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 holder:
-  description: Who holds the lock now, with C(user), C(host), C(reason), C(since) and C(expires); empty when nobody does.
+  description: Who holds the lock now, with C(user), C(host), C(reason) and C(since); empty when nobody does.
   returned: always
   type: dict
+seconds_left:
+  description: Seconds after which it expires when its holder does not refresh it, as the host counts them.
+  returned: always
+  type: float
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import time
@@ -75,7 +78,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private.layout import Layout, write_atomically
+from ..module_utils._private.exclusive import exclusive_lock
+from ..module_utils._private.layout import Layout, set_aside, write_atomically
+from ..module_utils._private.lock_file import boot_id, read_lock, seconds_left, since_boot
 from ..module_utils._private.records import LockHolder
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -88,20 +93,6 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "_owner": {"type": "dict", "default": {}},  # who asks, in the keys of LockHolder
     "_dead": {"type": "str", "default": ""},  # token of a holder that the controller knows to be dead
 }
-
-
-def read_lock(path: str) -> tuple[LockHolder | None, str]:
-    """Return who holds the lock, None when nobody does or it has expired; and what is wrong with its file."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            holder = LockHolder.from_dict(json.load(handle))
-    except FileNotFoundError:
-        return None, ""
-    except (OSError, ValueError, RecursionError):
-        return None, f"{path} cannot be read as a lock: it holds nobody up."
-    if not holder.token or not holder.expires:
-        return None, f"{path} does not say who holds the lock and until when: it holds nobody up."
-    return (holder if holder.expires > time.time() else None), ""
 
 
 class Lock:
@@ -123,11 +114,15 @@ class Lock:
         return self.write()
 
     def write(self) -> dict[str, Any]:
-        now = time.time()
+        now, seconds = time.time(), float(self.params["seconds"])
         since, reason = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)), self.params["reason"]
         if self.holder and self.is_own:
             since, reason = self.holder.since, self.holder.reason
-        self.holder = dataclasses.replace(self.owner, since=since, reason=reason, expires=now + self.params["seconds"])
+        self.holder = dataclasses.replace(
+            self.owner, since=since, reason=reason, expires=now + seconds, seconds=seconds, boot=boot_id(),
+            refreshed=since_boot(),
+        )  # fmt: skip
+        set_aside(self.path)
         write_atomically(self.path, (json.dumps(self.holder.to_dict()) + "\n").encode(), 0o644)
         return self.result(changed=not self.is_own)
 
@@ -135,12 +130,16 @@ class Lock:
         is_broken = self.params["state"] == "broken" and bool(self.holder or self.problem)
         removed = self.is_own or is_broken
         if removed:
-            os.unlink(self.path)
+            if not set_aside(self.path):
+                os.unlink(self.path)
             self.holder = None
         return self.result(changed=removed)
 
     def result(self, changed: bool, refused: bool = False) -> dict[str, Any]:
-        return {"changed": changed, "refused": refused, "holder": self.holder.to_dict() if self.holder else {}}
+        result: dict[str, Any] = {"changed": changed, "refused": refused, "holder": {}, "seconds_left": 0.0}
+        if self.holder:
+            result.update(holder=self.holder.to_dict(), seconds_left=round(seconds_left(self.holder), 1))
+        return result
 
 
 def main() -> None:
@@ -152,8 +151,7 @@ def main() -> None:
     else:
         os.umask(0o022)
         os.makedirs(layout.home, mode=0o755, exist_ok=True)
-        with open(os.path.join(layout.home, ".lock"), "w", encoding="ascii") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
+        with exclusive_lock(layout.kernel_lock("lock"), None):
             lock = Lock(layout.lock, module.params)
             result = lock.change()
     if lock.problem:

@@ -142,6 +142,15 @@ host:
       type: list
       elements: str
       returned: always
+    unavailable_packages:
+      description: Those of O(packages), and the package of O(python), that are missing and that no package source of the host has.
+      type: list
+      elements: str
+      returned: always
+    identity:
+      description: Names this machine, and its container, as long as it runs.
+      type: str
+      returned: always
     missing_prerequisites:
       description: Which of the interpreter, the account and the packages the host does not have, for people to read.
       type: list
@@ -156,6 +165,7 @@ host:
 import json
 import os
 import platform
+import pwd
 import re
 import shutil
 from typing import Any, TypedDict
@@ -165,7 +175,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._private.accounts import Account, account_of
 from ..module_utils._private.command import run
 from ..module_utils._private.conflicts import Conflict, Look
-from ..module_utils._private.debian import missing_packages
+from ..module_utils._private.debian import missing_packages, unavailable_packages
 from ..module_utils._private.layout import Layout
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -217,6 +227,8 @@ class HostFacts(TypedDict):
     account: Account  # what the app runs as
     conflicts: list[Conflict]  # what is somebody else's and in the way
     missing_packages: list[str]
+    unavailable_packages: list[str]  # those, and that of the interpreter, that no package source has
+    identity: str  # of this machine, whatever an inventory calls it
     missing_prerequisites: list[str]  # what the host does not have yet, for people to read
     booted_with_systemd: bool
 
@@ -243,6 +255,16 @@ def interpreter(python: str) -> Python:
             return {"version": version, "path": executable, "installed": True}
     named = re.search(r"python(3\.\d+)$", python)
     return {"version": f"{named[1]}.0" if named else "", "path": os.path.join("/usr/bin", python), "installed": False}
+
+
+def package_of(python: Python) -> list[str]:
+    """Return the package that brings an interpreter which is not installed."""
+    return [] if python["installed"] else [os.path.basename(python["path"])]
+
+
+def identity() -> str:
+    """Return what names this boot of this machine, and within it the container."""
+    return f"{read('/proc/sys/kernel/random/boot_id')}/{os.readlink('/proc/self/ns/pid')}"
 
 
 def memory_total_mb() -> int:
@@ -313,6 +335,8 @@ def gather(params: dict[str, Any]) -> HostFacts:
         "account": account,
         "conflicts": Look(params, layout, account).conflicts(),
         "missing_packages": packages,
+        "unavailable_packages": unavailable_packages(packages + package_of(python)),
+        "identity": identity(),
         "missing_prerequisites": [
             *([] if python["installed"] else [params["python"]]),
             *([] if account["ready"] else [f"the account {account['user']} (group {account['group']}, no login)"]),
@@ -345,10 +369,21 @@ def in_the_way(host: HostFacts, refuse: list[str]) -> str:
     return " ".join([*found, f"Nothing was changed on {platform.node()}."]) if found else ""
 
 
+def unprivileged(systems: list[str]) -> str:
+    """Return why a user is refused; empty for root, or when ``systems`` names none."""
+    if not systems or os.geteuid() == 0:
+        return ""
+    return (
+        f"{pwd.getpwuid(os.geteuid()).pw_name} is not root on {platform.node()}, and a release needs root: leave out "
+        "ansible_become: false and ansible_become_user. Nothing was changed."
+    )
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     host = gather(module.params)
-    problem = unsupported(host, module.params["systems"]) or in_the_way(host, module.params["refuse"])
+    systems = module.params["systems"]
+    problem = unsupported(host, systems) or unprivileged(systems) or in_the_way(host, module.params["refuse"])
     if problem:
         module.fail_json(msg=problem, host=host)
     module.exit_json(changed=False, host=host)

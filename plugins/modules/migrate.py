@@ -158,7 +158,7 @@ def migrate(layout: Layout, params: dict[str, Any], result: dict[str, Any]) -> N
         result.update(changed=False, version=layout.read_record(live).schema)
         result["lines"] = [f"Nothing to migrate: {live} was migrated with the same files and settings."]
     else:
-        with exclusive_lock(os.path.join(layout.home, ".migrate.lock"), WAIT):
+        with exclusive_lock(layout.kernel_lock("migrate"), WAIT):
             for command in params["commands"]:
                 run(transient, command, params["timeout"], result)
             if params["version_command"]:

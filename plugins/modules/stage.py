@@ -53,7 +53,7 @@ options:
     type: dict
     default: {}
   environment:
-    description: Text of the environment file. Never logged and never shown in a diff.
+    description: Text of the environment file. Never logged; a diff shows which names have changed.
     type: str
     required: true
   files:
@@ -89,7 +89,9 @@ extends_documentation_fragment:
 attributes:
   diff_mode:
     support: full
-    details: The environment file and the settings files are left out of the diff.
+    details:
+      - Shows what differs from what serves, and on a new host the names of files.
+      - No value of the environment file or a settings file is in it.
 """
 
 EXAMPLES = r"""

@@ -86,6 +86,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._private import systemd
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
+from ..module_utils._private.lock_file import read_lock
 from ..module_utils._private.probe import HealthCheck
 from ..module_utils._private.serving import idle_processes, public_workers
 
@@ -121,7 +122,7 @@ def main() -> None:
     generations = Generations(layout)
     problem = problem_of(layout, HealthCheck(params["health_path"], params["health_status"]))
     events = [event.to_dict() for event in generations.ledger() if event.result != "switching"]
-    holder = layout.lock_holder()
+    holder, _problem = read_lock(layout.lock)
     module.exit_json(
         changed=False,
         live=layout.live(),

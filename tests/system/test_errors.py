@@ -4,8 +4,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
-from conftest import HOSTS, Fleet
+from conftest import HOSTS, REPOSITORY, Fleet
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -43,6 +48,15 @@ CASES = {
     ),
     "no such source": ({"forge_source": "/nowhere/at/all"}, "forge_source: there is no directory /nowhere/at/all"),
     "no such module": ({"forge_target": "thecodeforge.maim:app"}, "has no module thecodeforge.maim"),
+    "no such migrations": (
+        {"forge_migrations_paths": ["alembic.ini", "migration"]},
+        "forge_migrations_paths: the release has no migration: correct the path",
+    ),
+    "no such Python and package": (
+        {"forge_python": "python3.14", "forge_packages": ["libpq5", "libpq55"]},
+        "forge_python: app12 has no python3.14, and no package source of it does: give one that Debian 12 has, such as "
+        "python3, or add a source. forge_packages: no package source of app12 has libpq55: correct the name",
+    ),
     "unsupported system": (
         {"forge_supported_systems": ["debian 12"]},
         "app13 runs Debian 13: this collection supports debian 12 with systemd",
@@ -80,3 +94,41 @@ def test_unreachable_host_stops_before_anything(nodes: Fleet, before: dict[str, 
     assert {host: nodes.fingerprint(host) for host in ("app12", "db")} == {
         host: before[host] for host in ("app12", "db")
     }
+
+
+PARTS = {
+    "tags": (("--tags", "x"), "The playbooks have no tags, so with --tags x nothing would be done"),
+    "start at the build": (
+        ("--start-at-task", "thecodeforge.fastapi.build : Build the app"),
+        "The look at the hosts is missing, because the run began in the middle of the playbook",
+    ),
+    "start at the switch": (
+        ("--start-at-task", "thecodeforge.fastapi.rollout : Switch, drain the old generation, and watch the new one"),
+        "The release is missing, because the run began in the middle of the playbook",
+    ),
+    "limit": (("--limit", "db"), "The limit (db) leaves no host of the group forge_app"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_part_of_a_run_is_one_sentence(nodes: Fleet, before: dict[str, str], name: str) -> None:
+    flags, sentence = PARTS[name]
+    run = nodes.play("deploy", check=False, flags=flags, limit="")
+    assert run.rc != 0
+    assert sentence in run.said()
+    assert "HostVars" not in run.output
+    assert {host: nodes.fingerprint(host) for host in (*HOSTS, "db")} == before
+
+
+def test_two_names_of_one_machine_are_both_named(nodes: Fleet, before: dict[str, str], tmp_path: Path) -> None:
+    listed = subprocess.run(
+        ["ansible-inventory", "-i", str(REPOSITORY / "inventories" / "lab" / "nodes.py"), "--host", "app12"],
+        env={**os.environ, "FORGE_LAB_SET": nodes.lab_set}, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    twin = json.loads(listed)
+    inventory = tmp_path / "twin.json"
+    inventory.write_text(json.dumps({"forge_app": {"hosts": {"twin": twin}}}))
+    run = nodes.play("site", check=False, flags=("-i", str(inventory)))
+    assert run.rc != 0
+    assert "app12 and twin are one machine: keep one of these names in the group forge_app." in run.said()
+    assert {host: nodes.fingerprint(host) for host in (*HOSTS, "db")} == before

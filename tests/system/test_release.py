@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -218,3 +219,36 @@ def edit(path: Path, *replacements: tuple[str, str]) -> None:
         assert old in text
         text = text.replace(old, new)
     path.write_text(text)
+
+
+def test_hosts_and_a_controller_with_a_life_of_their_own(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once: damaged state, a user who holds what he can, sudo that wants a tty, and somebody's own ansible.cfg."""
+    locks = "/srv/forge/locks/*"
+    hold = f"for lock in {locks} /srv/forge/.lock; do flock --shared $lock sleep 120 & done"
+    fleet.on("app12", "rm -f /srv/forge/lock.json; mkdir /srv/forge/lock.json; touch /srv/forge/.lock")
+    fleet.on("app12", 'printf \'{"to": [1]}\\n{"time": "2026-01\' >> /srv/forge/ledger.jsonl')
+    fleet.on("app12", f"runuser -u nobody -- sh -c '{hold}' >/dev/null 2>&1 </dev/null")
+    fleet.on("app13", "echo 'Defaults requiretty' > /etc/sudoers.d/tty")
+    monkeypatch.setenv("ANSIBLE_STRATEGY", "free")
+    monkeypatch.setenv("ANSIBLE_PIPELINING", "false")
+    monkeypatch.setenv("ANSIBLE_SSH_PIPELINING", "false")
+    monkeypatch.setenv("ANSIBLE_FORKS", "1")
+    try:
+        run = fleet.play("site", forge_keepalive=77, forge_packages=["libmagic1"])
+        assert "/srv/forge/lock.json cannot be read as a lock: it holds nobody up." in run.said()
+        again = fleet.play("deploy", forge_keepalive=77, forge_packages=["libmagic1"])
+        assert [again.changed(host) for host in HOSTS] == [0, 0]
+        last = fleet.on("app12", "tail -n 1 /srv/forge/ledger.jsonl")
+        assert (json.loads(last)["result"], json.loads(last)["to"]) == ("switched", fleet.live("app12"))
+        assert fleet.on("app12", f"stat -c %a /srv/forge/locks {locks} | sort -u") == "600\n700"
+        monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "ansible.posix.json")
+        status = fleet.play("status", forge_keepalive=77, forge_packages=["libmagic1"]).output
+        assert "plays" in json.JSONDecoder().raw_decode(status)[0]
+        assert fleet.live("app12") in status
+    finally:
+        fleet.on("app12", "pkill -u nobody sleep || true")
+        fleet.on("app13", "rm /etc/sudoers.d/tty")
+    monkeypatch.undo()
+    diff = fleet.play("deploy", flags=("--check", "--diff"), forge_keepalive=78, forge_packages=["libmagic1"]).output
+    changed = [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert changed == ["-keepalive = 77", "+keepalive = 78"] * len(HOSTS)

@@ -18,20 +18,33 @@ class LockHeld(Exception):
 
 
 @contextmanager
-def exclusive_lock(path: str, seconds: float = 0) -> Iterator[None]:
+def exclusive_lock(path: str, seconds: float | None = 0) -> Iterator[None]:
     """Hold the lock ``path`` while the block runs. The kernel releases it with the process, however that ends.
 
-    :param seconds: how long to wait for another holder.
+    Who can open the file, if only to read, can hold it: its directory is made for locks, and entered by its owner alone.
+
+    :param seconds: how long to wait for another holder; None for as long as it takes.
     :raises LockHeld: when it still holds it then.
     """
-    deadline = time.monotonic() + seconds
-    with open(path, "w", encoding="ascii") as handle:
+    make_private(os.path.dirname(path))
+    deadline = time.monotonic() + (seconds or 0)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii"):
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if seconds is None else fcntl.LOCK_NB))
                 break
             except OSError:
                 if time.monotonic() >= deadline:
                     raise LockHeld(os.path.basename(path)) from None
                 time.sleep(PAUSE)
         yield
+
+
+def make_private(directory: str) -> None:
+    """Make a directory that only its owner enters; its parents are there. One that others could enter is closed to them."""
+    if os.path.lexists(directory) and (os.path.islink(directory) or not os.path.isdir(directory)):
+        os.unlink(directory)
+    if not os.path.isdir(directory):
+        os.mkdir(directory, 0o700)
+    os.chmod(directory, 0o700)

@@ -17,10 +17,11 @@ from contextlib import suppress
 from typing import Any
 
 from . import systemd
-from .layout import GENERATION_ID, Layout, write_atomically
+from .layout import GENERATION_ID, LARGEST, Layout, read_file, set_aside, write_atomically
 from .records import GenerationRecord, LedgerEvent
 
 LEDGER_ENTRIES = 2000
+OLDER_LOCKS = (".lock", ".stage.lock", ".rollout.lock", ".migrate.lock")
 
 
 class Generations:
@@ -48,32 +49,42 @@ class Generations:
         self.update_record(generation, state=state, reason=reason, **changes)
 
     def record_event(self, event: LedgerEvent) -> None:
-        """Add a line to the ledger, with the time; it is kept through pruning."""
+        """Add a line to the ledger, with the time; it is kept through pruning.
+
+        The order of the lines is that of the events, whatever the clock said. A last line that a power cut left
+        half-written is ended first.
+        """
         event = dataclasses.replace(event, time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        line = json.dumps(event.to_dict(), sort_keys=True) + "\n"
+        torn = bool(self._ledger_text()) and not self._ledger_text().endswith("\n")
         with open(self.layout.ledger, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(event.to_dict(), sort_keys=True) + "\n")
+            handle.write("\n" + line if torn else line)
             handle.flush()
             os.fsync(handle.fileno())
 
     def ledger(self) -> list[LedgerEvent]:
-        """What happened, oldest first; a line that a power cut left half-written is passed over."""
+        """What happened, oldest first; a line that cannot be read is passed over."""
         documents = []
-        for line in self._ledger_lines():
+        for line in self._ledger_text().splitlines():
             with suppress(ValueError, RecursionError):
                 documents.append(json.loads(line))
         return [LedgerEvent.from_dict(document) for document in documents if isinstance(document, dict)]
 
-    def _ledger_lines(self) -> list[str]:
+    def _ledger_text(self) -> str:
         try:
-            with open(self.layout.ledger, encoding="utf-8", errors="replace") as handle:
-                return handle.read().splitlines()
+            return read_file(self.layout.ledger).decode("utf-8", errors="replace")
         except OSError:
-            return []
+            return ""
+
+    def repair_ledger(self) -> str:
+        """Make way for the ledger where something else is in its place; a sentence when that is so."""
+        aside = set_aside(self.layout.ledger)
+        return f"{self.layout.ledger} was no file (it is now {aside}): a new ledger begins." if aside else ""
 
     def shorten_ledger(self) -> None:
         """Years of releases stay, but not forever: the oldest go when there are many."""
-        lines = self._ledger_lines()
-        if len(lines) > 2 * LEDGER_ENTRIES:
+        lines = self._ledger_text().splitlines()
+        if len(lines) > 2 * LEDGER_ENTRIES or sum(map(len, lines)) > LARGEST // 2:
             remaining = "".join(line + "\n" for line in lines[-LEDGER_ENTRIES:])
             write_atomically(self.layout.ledger, remaining.encode(), 0o644)
 
@@ -146,7 +157,7 @@ class Generations:
             for name in os.listdir(directory):
                 if name not in in_use and not name.startswith("."):
                     shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
-        self._remove_tools()
+        self._remove_leftovers()
         return removed
 
     def _remove(self, generation: str) -> None:
@@ -158,8 +169,12 @@ class Generations:
                 os.unlink(path)
         shutil.rmtree(self.layout.generation(generation), ignore_errors=True)
 
-    def _remove_tools(self) -> None:
-        """Remove the uv that earlier versions of the collection installed layers with, and its directory once empty."""
+    def _remove_leftovers(self) -> None:
+        """Remove what earlier versions of the collection had: locks that anybody could open, and the uv that installed
+        layers, with its directory once empty."""
+        for name in OLDER_LOCKS:
+            with suppress(OSError):
+                os.unlink(os.path.join(self.layout.home, name))
         tools = os.path.join(self.layout.home, "tools")
         with suppress(OSError):
             for name in os.listdir(tools):

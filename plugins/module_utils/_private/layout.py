@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 import time
 
-from .records import GenerationRecord, LockHolder
+from .records import GenerationRecord
 
 STANDBY_REQUEST = "stand-by"  # as in roles/service/files/forge_server.py
 GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}\Z")
+LARGEST = 8 << 20  # bytes; of a document
 
 
 class Layout:
@@ -33,6 +36,7 @@ class Layout:
         self.ledger = os.path.join(self.home, "ledger.jsonl")
         self.project = os.path.join(self.home, "project.json")
         self.lock = os.path.join(self.home, "lock.json")
+        self.locks = os.path.join(self.home, "locks")
 
     def layer(self, layer: str) -> str:
         return os.path.join(self.layers, layer)
@@ -87,19 +91,38 @@ class Layout:
         """What is known of a generation; without a state when it is absent, half-made or unreadable."""
         return GenerationRecord.from_dict(read_json(self.record(generation)))
 
-    def lock_holder(self) -> LockHolder | None:
-        """Who holds the lock on this host; None when nobody does, or when it has expired."""
-        holder = LockHolder.from_dict(read_json(self.lock))
-        return holder if holder.expires > time.time() else None
+    def kernel_lock(self, name: str) -> str:
+        """Path for :func:`exclusive.exclusive_lock`, by what is done while it is held."""
+        return os.path.join(self.locks, name)
 
 
 def read_json(path: str) -> object:
     """What a JSON file holds; None when it is absent, half-made or unreadable."""
     try:
-        with open(path, encoding="utf-8") as handle:
-            return json.load(handle)
+        return json.loads(read_file(path))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_file(path: str) -> bytes:
+    """Content of a file; of one that is larger than :data:`LARGEST` its end.
+
+    :raises OSError: when there is none, or when it is something else: a pipe would be waited for.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        handle.seek(max(0, handle.seek(0, os.SEEK_END) - LARGEST))
+        return handle.read()
+
+
+def set_aside(path: str) -> str:
+    """Rename what is in the way of a file, and return its new path; empty when nothing is, or a file is there."""
+    if not os.path.lexists(path) or os.path.isfile(path):
+        return ""
+    aside = f"{path}.found-{int(time.time())}"
+    os.rename(path, aside)
+    return aside
 
 
 def write_atomically(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:

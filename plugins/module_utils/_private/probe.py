@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 AGENT = "thecodeforge.fastapi"
 PROBE_TIMEOUT = 5.0  # seconds
+LATER = (408, 425, 429)  # "try again", in other words
 
 
 class PrivateConnection(http.client.HTTPConnection):
@@ -50,6 +52,15 @@ class HealthCheck:
         except (OSError, http.client.HTTPException):
             return f"it did not answer GET {self.path}"
         return "" if status == self.status else f"GET {self.path} answered {status}, not {self.status}"
+
+    def is_final(self, problem: str) -> bool:
+        """Whether a problem is an answer that waiting does not change: there is no such route, it moved, it wants a login.
+
+        An app that is not ready yet says so with another 5xx than 501, or with one of what :data:`LATER` names.
+        """
+        found = re.search(r" answered (\d+), not ", problem)
+        status = int(found[1]) if found else 0
+        return (200 <= status < 500 or status == 501) and status not in LATER
 
 
 def ask(

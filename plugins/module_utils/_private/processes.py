@@ -15,6 +15,7 @@ from .masking import mask, secrets_below
 from .probe import PROBE_TIMEOUT, HealthCheck
 from .serving import installed_text, timer_of
 
+FINAL_ANSWERS = 3  # in a row, until it is believed that they stay
 PAUSE = 0.02  # seconds between two checks; a check takes half as long
 # Seconds that systemd and Gunicorn add to the drain: see graceful_timeout and TimeoutStopSec in the service role.
 STOP_MARGIN = 30
@@ -73,12 +74,18 @@ class Processes:
     def wait_until_healthy(self, health: HealthCheck) -> None:
         """:raises RolloutError: when the generation exits, or is not healthy at the deadline."""
         deadline = time.monotonic() + health.deadline
-        passes, seen = 0, "it did not answer"
+        passes, finals, seen = 0, 0, "it did not answer"
         while time.monotonic() < deadline:
             self.check_alive()
             problem = health.problem(self.socket, min(PROBE_TIMEOUT, max(PAUSE, deadline - time.monotonic())))
             if problem:
                 passes, seen = 0, problem
+                finals = finals + 1 if health.is_final(problem) else 0
+                if finals >= FINAL_ANSWERS:
+                    raise RolloutError(
+                        f"Candidate {self.generation} is not healthy: {seen}. Give forge_health_path a route that answers "
+                        "so, or say with forge_health_status what it answers."
+                    )
                 time.sleep(PAUSE)
                 continue
             passes += 1

@@ -9,6 +9,7 @@ whose value has another type, is left out, and a key that is absent has its defa
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -30,7 +31,8 @@ class Document:
         for each, default in cls().items():
             value = found.get(key_of(each), found.get(each.metadata.get("older")))
             if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
+                with suppress(OverflowError):
+                    value = float(value)
             if is_like(value, default):
                 known[each.name] = value
         return cls(**known)
@@ -101,7 +103,11 @@ class LedgerEvent(Document):
 
 @dataclass(frozen=True)
 class LockHolder(Document):
-    """``lock.json``: who deploys. ``token``, ``machine`` and ``pid`` tell one process of a controller from any other."""
+    """``lock.json``: who deploys. ``token``, ``machine`` and ``pid`` tell one process of a controller from any other.
+
+    It holds for ``seconds`` after it was ``refreshed``, which counts from the ``boot`` of the host; ``expires`` is the same
+    by the wall clock, for earlier versions.
+    """
 
     token: str = ""
     user: str = ""
@@ -111,6 +117,9 @@ class LockHolder(Document):
     reason: str = ""
     since: str = ""
     expires: float = 0.0
+    seconds: float = 0.0
+    boot: str = ""
+    refreshed: float = 0.0
 
 
 @dataclass(frozen=True)

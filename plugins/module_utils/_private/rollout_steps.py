@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -68,8 +67,7 @@ class RolloutSteps:
             self.result["changed"] = True
             if check_mode:
                 return
-            lock = os.path.join(self.layout.home, ".rollout.lock")
-            with exclusive_lock(lock, self.params["drain_seconds"] + STOP_MARGIN):
+            with exclusive_lock(self.layout.kernel_lock("rollout"), self.params["drain_seconds"] + STOP_MARGIN):
                 self.take_step()
         except LockHeld:
             raise RolloutError(
@@ -84,6 +82,9 @@ class RolloutSteps:
             self.result["seconds"] = self.seconds()
 
     def take_step(self) -> None:
+        problem = self.generations.repair_ledger()
+        if problem:
+            self.warn(problem)
         self.generations.reconcile()
         step = self.params["step"]
         if step == "discard":

@@ -19,11 +19,12 @@ from typing import Any
 from . import systemd
 from .archive import ArchiveError, unpack
 from .complete import is_complete, mark_complete
+from .differences import decided, differences, renamed, texts_below
 from .errors import StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
 from .layer import LayerError, compile_bytecode, finds_releases, make_environment
-from .layout import Layout, read_json, sync_directory, write_atomically
+from .layout import Layout, read_file, read_json, sync_directory, write_atomically
 from .ownership import updated
 from .records import GenerationRecord, ProjectRecord
 from .serving import is_converged
@@ -129,20 +130,30 @@ class Staging:
         }
 
     def diff(self) -> list[dict[str, str]]:
-        """Before and after of the files, for people; the environment and the settings files stay secret."""
-        absent, drifted = self.differing()
-        secret = {os.path.join(self.home, name) for name in ("environment", *self.params["secret_files"])}
-        diffs = []
-        for path, (content, _mode, _gid) in self.wanted_files().items():
-            if path not in absent + drifted or path.startswith(os.path.join(self.home, "units")):
-                continue
-            before, after = "", "(not shown)\n"
-            if path not in secret:
-                after = content.decode()
-                if path in drifted:
-                    with open(path, encoding="utf-8", errors="replace") as handle:
-                        before = handle.read()
-            diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
+        """What differs from what serves, for people; values of the environment and the settings files stay secret.
+
+        On a host where nothing serves that is the names of what will be there.
+        """
+        live = self.layout.live()
+        wanted = {
+            path: content.decode("utf-8", errors="replace") for path, (content, *_rest) in self.wanted_files().items()
+        }
+        if not live:
+            names = "".join(f"{path}\n" for path in sorted(wanted))
+            return [{"before_header": "nothing", "after_header": self.home, "before": "", "after": names}]
+        serving = dataclasses.replace(self.layout.read_record(live), generation=live)
+        new = dataclasses.replace(GenerationRecord.from_dict(self.wanted), generation=self.generation)
+        before = renamed(texts_below(self.layout.generation(live)), serving, new)
+        after = {
+            os.path.relpath(path, self.home): wanted[path] for path in wanted if path.startswith(self.home + os.sep)
+        }
+        before["release.json"], after["release.json"] = decided(serving), decided(new)
+        public = {"release.json", *self.params["files"]}
+        diffs = differences(before, after, public, (self.layout.generation(live) + os.sep, self.home + os.sep))
+        for path in self.differing()[1]:
+            if path.startswith(self.layout.units + os.sep):
+                text = read_file(path).decode("utf-8", errors="replace")
+                diffs += differences({path: text}, {path: wanted[path]}, {path}, ("", ""))
         return diffs
 
     # -- make it so --------------------------------------------------------------------------------
@@ -156,7 +167,7 @@ class Staging:
         for directory in (self.layout.layers, self.layout.releases, self.layout.generations):
             os.makedirs(directory, mode=0o755, exist_ok=True)
         try:
-            with exclusive_lock(os.path.join(self.layout.home, ".stage.lock")):
+            with exclusive_lock(self.layout.kernel_lock("stage")):
                 self.clear_half_made()
                 self.write_project()
                 self.check_room(missing)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -17,3 +18,31 @@ def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
         hint = f" (did you mean {near[0]}?)" if near else ""
         problems.append(f"{name} is not a variable of this collection{hint}.")
     return problems
+
+
+def prefix_hints(problems: Iterable[str], given: Iterable[str], prefix: str) -> list[str]:
+    """Return a sentence for each setting that an app misses although it was given, with another prefix than the app's.
+
+    :param problems: sentences of :mod:`app_check`.
+    :param given: names in the environment, those of ``forge_environment`` with the prefix.
+    :param prefix: ``forge_environment_prefix``.
+    """
+    given = set(given)
+    hints = []
+    for missing in (found[1] for problem in problems for found in re.finditer(r"(\w+) is missing", problem)):
+        plain = missing.removeprefix(prefix)
+        ends = [name for name in given if prefix and name.startswith(prefix) and missing.endswith(name[len(prefix) :])]
+        if prefix and plain != missing and prefix + missing in given:
+            hints.append(
+                f"{prefix + missing} is there: forge_environment_prefix ({prefix}) is put before each name in "
+                f"forge_environment, so call it {plain} there."
+            )
+        elif plain != missing and plain in given:
+            hints.append(f"{plain} is there without {prefix}: call it {missing} in forge_environment_plain.")
+        elif ends:
+            longest = max(ends, key=len)
+            fits = missing[: len(missing) - len(longest) + len(prefix)]
+            hints.append(
+                f"{longest} is there: forge_environment_prefix is {prefix}, and for the app it must be {fits!r}."
+            )
+    return hints

@@ -74,7 +74,10 @@ def call(
     :raises AnsibleActionFail: when the arguments are not those of the module, or the switch is not a boolean.
     """
     if is_switched_on(action, task_vars or {}) and takes_input(action):
-        return quick_call(action, module, arguments, task_vars or {})
+        result = quick_call(action, module, arguments, task_vars or {})
+        if not (result.pop("needs_terminal", False) and is_default(action)):
+            return result
+        action._connection.set_option("pipelining", False)
     result = action._execute_module(module_name=f"{COLLECTION}.{module}", module_args=arguments, task_vars=task_vars)
     result.pop("invocation", None)
     return result
@@ -94,14 +97,18 @@ def takes_input(action: ActionBase) -> bool:
     Ansible's option ``pipelining`` says so. Its default is no, for the sake of sudo's ``requiretty``, which Debian and
     Ubuntu do not have; so only a user who has said no is understood to mean it.
     """
-    connection = action._connection
-    try:
-        _value, origin = connection.get_option_and_origin("pipelining")
-    except KeyError:
-        origin = "none"  # of the plugin: it has no such option, and Ansible decides
-    if origin == "default":
-        connection.set_option("pipelining", True)
+    if is_default(action):
+        action._connection.set_option("pipelining", True)
     return action._is_pipelining_enabled("new")
+
+
+def is_default(action: ActionBase) -> bool:
+    """Return whether nobody has said anything about ``pipelining``. What has no such option leaves it to Ansible."""
+    try:
+        _value, origin = action._connection.get_option_and_origin("pipelining")
+    except KeyError:
+        return False
+    return origin in ("default", "Direct")
 
 
 def interpreter(action: ActionBase, task_vars: dict[str, Any]) -> str:
@@ -255,9 +262,10 @@ def result_of(module: str, done: dict[str, Any]) -> dict[str, Any]:
             f"The Python of this host cannot be started ({output[-1]}): install python3 there, or say with "
             "ansible_python_interpreter where it is."
         )
-    elif "have a tty" in output[-1]:
-        message += ". Set ansible_pipelining: false for this host."
-    return {"failed": True, "msg": message, "module_stderr": done["stderr"]}
+    failure: dict[str, Any] = {"failed": True, "msg": message, "module_stderr": done["stderr"]}
+    if "have a tty" in output[-1]:
+        failure.update(msg=f"{message}. Set ansible_pipelining: false for this host.", needs_terminal=True)
+    return failure
 
 
 # ---- On the host -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.thecodeforge.fastapi.plugins.action import preflight as preflight_plugin
+
 REPOSITORY = Path(__file__).parents[4]
 SECRET = "hunter22-hunter22"
 PLAY = """
@@ -43,6 +45,7 @@ def test_all_findings_are_said_at_once_and_no_secret(tmp_path: Path) -> None:
         forge_listen=f"{SECRET}:8000",
         forge_environment={
             "DATABASE_URL": "{{ forge_database_url_of_mine }}",
+            "OTHER_URL": "{{ forge_database_url }}",
             "SECRET_KEY": "{{ vault_secret_key }}",
             "BROKEN": "{{ '" + SECRET + "' | no_such_filter }}",
         },
@@ -55,6 +58,7 @@ def test_all_findings_are_said_at_once_and_no_secret(tmp_path: Path) -> None:
         "forge_workers must be of type int.",
         "forge_listen must be of type list of str.",
         "forge_environment.DATABASE_URL cannot be worked out: 'forge_database_url_of_mine' is undefined.",
+        "'forge_database_url' is undefined, because the group forge_database has no host: name there the one that runs",
         "forge_environment.SECRET_KEY cannot be worked out: 'vault_secret_key' is undefined.",
         "forge_environment.BROKEN cannot be worked out: ",
         "forge_source cannot be worked out: 'nothing' is undefined.",
@@ -118,3 +122,9 @@ def test_results_of_an_earlier_play_are_not_evaluated(tmp_path: Path) -> None:
     )
     assert "cannot be worked out" not in output
     assert "must be of type" not in output
+
+
+def test_collection_that_is_not_there_is_noticed() -> None:
+    assert preflight_plugin.has_collection("thecodeforge", "fastapi")
+    assert not preflight_plugin.has_collection("thecodeforge", "none")
+    assert not preflight_plugin.has_collection("nobody", "none")

@@ -39,6 +39,23 @@ def test_candidate_must_pass_as_often_in_a_row_as_asked(host: Host) -> None:
     assert host.answers[NEW] == [418]
 
 
+@pytest.mark.parametrize("status", [404, 401, 403, 405, 302, 501, 204])
+def test_answer_that_will_stay_is_not_waited_for(host: Host, status: int) -> None:
+    host.answers[NEW] = [503, status, status, status, 200]
+    with pytest.raises(
+        RolloutError, match=f"answered {status}, not 200. Give forge_health_path a route that answers so"
+    ):
+        host.candidate().start()
+    assert host.answers[NEW] == [200]
+    assert host.running == [OLD]
+
+
+@pytest.mark.parametrize("status", [404, 429, 503])
+def test_answer_that_may_change_is_waited_for(host: Host, status: int) -> None:
+    host.answers[NEW] = [status, status, 503, status, status, *([status] * 5 if status != 404 else []), 200]
+    host.candidate().start()
+
+
 @pytest.mark.parametrize(
     ("answers", "seen"),
     [

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcnt
 
 
 def test_second_one_waits_and_then_says_so(tmp_path: Path) -> None:
-    path = str(tmp_path / ".rollout.lock")
+    path = str(tmp_path / "locks" / "rollout")
     with exclusive_lock(path, 0):
         began = time.monotonic()
         with pytest.raises(LockHeld), exclusive_lock(path, 0.3):
@@ -27,7 +29,8 @@ def test_second_one_waits_and_then_says_so(tmp_path: Path) -> None:
 
 
 def test_dead_holder_holds_nobody_up(tmp_path: Path) -> None:
-    path = str(tmp_path / ".rollout.lock")
+    path = str(tmp_path / "locks" / "rollout")
+    os.mkdir(os.path.dirname(path))
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
@@ -35,4 +38,35 @@ def test_dead_holder_holds_nobody_up(tmp_path: Path) -> None:
             pass
         holder.kill()
         with exclusive_lock(path, 5):
+            pass
+
+
+@pytest.mark.parametrize("found", ["nothing", "open to all", "a file", "a link"])
+def test_only_its_owner_can_open_the_file(tmp_path: Path, found: str) -> None:
+    locks = tmp_path / "locks"
+    if found == "open to all":
+        locks.mkdir(mode=0o777)
+    elif found == "a file":
+        locks.touch()
+    elif found == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        locks.symlink_to(tmp_path / "elsewhere")
+    with exclusive_lock(str(locks / "stage")):
+        assert not locks.is_symlink()
+        assert locks.stat().st_mode & 0o777 == 0o700
+        assert (locks / "stage").stat().st_mode & 0o777 == 0o600
+
+
+def test_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "stage").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic link"), exclusive_lock(str(tmp_path / "locks" / "stage")):
+        pass
+    assert not (tmp_path / "victim").exists()
+
+
+def test_lock_of_an_earlier_version_that_another_user_holds_holds_nobody_up(tmp_path: Path) -> None:
+    with open(tmp_path / ".stage.lock", "w") as older:
+        fcntl.flock(older, fcntl.LOCK_EX)
+        with exclusive_lock(str(tmp_path / "locks" / "stage")):
             pass

@@ -163,6 +163,56 @@ def test_record_of_an_older_version_is_read_and_completed(host: Host, kept: Gene
     }
 
 
+def test_entry_after_a_torn_line_stands_on_a_line_of_its_own(host: Host, kept: Generations) -> None:
+    path = Path(host.layout.ledger)
+    path.write_text(path.read_text() + '{"time": "2026-01-01T00')
+    before = kept.ledger()
+    for generation in (OLD, NEW):
+        kept.record_event(LedgerEvent(action="deploy", result="switched", generation=generation))
+    assert [event.generation for event in kept.ledger()[len(before) :]] == [OLD, NEW]
+    assert kept.served("good", "left", "bad", "validated")[0] == NEW
+
+
+ODD = ('{"to": ["x"], "result": {"a": 1}}', '{"to": 7, "from": null, "seconds": 1' + "0" * 400 + "}", '"switched"', "NaN",
+       '{"to": "../../etc", "from": "\\u0000", "result": "switched", "action": "rollback"}', "\xff")  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_entry_is_no_hindrance_wherever_the_ledger_is_read(
+    host: Host, kept: Generations, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    with open(host.layout.ledger, "a", encoding="latin-1") as ledger:
+        ledger.write(odd + "\n")
+    kept.reconcile()
+    assert isinstance(kept.previous_good(), str)
+    assert isinstance(kept.live_since(), str)
+    assert isinstance(kept.was_rolled_back(), bool)
+    monkeypatch.setattr(generations_module, "LEDGER_ENTRIES", 2)
+    kept.shorten_ledger()
+    kept.record_event(LedgerEvent(result="failed", generation=NEW))
+    assert kept.ledger()[-1].generation == NEW
+
+
+def test_what_is_in_the_place_of_the_ledger_makes_way(host: Host, kept: Generations) -> None:
+    assert kept.repair_ledger() == ""
+    os.unlink(host.layout.ledger)
+    assert kept.repair_ledger() == ""
+    os.mkdir(host.layout.ledger)
+    assert kept.ledger() == []
+    assert "was no file (it is now " in kept.repair_ledger()
+    kept.record_event(LedgerEvent(result="failed", generation=NEW))
+    assert [event.generation for event in kept.ledger()] == [NEW]
+
+
+def test_order_is_that_of_the_lines_when_the_clock_steps_back(
+    kept: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for generation, now in ((OLD, "2026-06-01T12:00:00Z"), (NEW, "2026-06-01T11:00:00Z")):
+        monkeypatch.setattr(generations_module.time, "strftime", lambda *_arguments, now=now: now)
+        kept.record_event(LedgerEvent(result="switched", generation=generation))
+    assert kept.served("good", "left", "bad", "validated")[:2] == [NEW, OLD]
+
+
 def test_ledger_of_an_older_version_is_read(host: Host, kept: Generations) -> None:
     Path(host.layout.ledger).write_text(f'{{"to": "{OLD}", "result": "switched", "from": 3, "colour": "red"}}\n')
     assert kept.ledger() == [LedgerEvent(generation=OLD, result="switched")]

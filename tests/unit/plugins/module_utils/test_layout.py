@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import (
     GENERATION_ID,
     Layout,
+    read_file,
+    read_json,
     write_atomically,
 )
 
@@ -106,19 +107,19 @@ def test_half_made_record_is_none(tmp_path: Path, text: str | None, state: str) 
     assert layout.read_record(ID).state == state
 
 
-def test_lock_that_has_expired_or_is_broken_is_held_by_nobody(tmp_path: Path) -> None:
-    layout = Layout(str(tmp_path), "forge")
-    assert layout.lock_holder() is None
-    path = Path(layout.lock)
-    path.parent.mkdir()
-    holder = {"user": "ann", "expires": time.time() + 60}
-    path.write_text(json.dumps(holder))
-    found = layout.lock_holder()
-    assert found is not None
-    assert (found.user, found.expires) == ("ann", holder["expires"])
-    for broken in ({**holder, "expires": time.time() - 1}, {**holder, "expires": "soon"}, [], {}):
-        path.write_text(json.dumps(broken))
-        assert layout.lock_holder() is None
+@pytest.mark.parametrize("kind", ["directory", "pipe", "nothing"])
+def test_what_is_no_file_is_read_as_nothing_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "release.json"
+    {"directory": path.mkdir, "pipe": lambda: os.mkfifo(path), "nothing": lambda: None}[kind]()
+    assert read_json(str(path)) is None
+
+
+def test_of_a_file_that_has_grown_without_bounds_the_end_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout_module, "LARGEST", 4)
+    (tmp_path / "ledger").write_text("0123456789")
+    assert read_file(str(tmp_path / "ledger")) == b"6789"
 
 
 @pytest.mark.parametrize("name", ["", "../../../etc", ID + "\n", ID.upper(), "0123456789ab", ID + "0", f" {ID}"])

@@ -146,9 +146,8 @@ def test_discard_stops_the_candidate_and_records_nothing(steps: Steps) -> None:
 
 
 def test_second_rollout_waits_and_then_says_so(steps: Steps) -> None:
-    lock = Path(steps.host.layout.home, ".rollout.lock")
     with (
-        exclusive_lock(str(lock)),
+        exclusive_lock(steps.host.layout.kernel_lock("rollout")),
         pytest.raises(RolloutError, match="Another rollout of forge is at work on this host: run again when it is"),
     ):
         steps.take("candidate")

@@ -16,6 +16,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import lock_file
 from ansible_collections.thecodeforge.fastapi.plugins.modules import deploy_lock as module
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.transport.controller import (
     Controller,
@@ -26,6 +27,13 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.tran
 
 ANN = {"token": "m-1-1", "user": "ann", "host": "laptop", "machine": "m", "pid": 1}
 BOB = {**ANN, "token": "m-2-2", "user": "bob", "pid": 2}
+
+
+def pass_seconds(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the host count that many seconds more."""
+    counted = lock_file.since_boot
+    for each in (lock_file, module):
+        monkeypatch.setattr(each, "since_boot", lambda: counted() + seconds)
 
 
 class Answered(Exception):
@@ -68,12 +76,11 @@ def test_holder_may_take_it_again_and_keeps_its_since(
     lock: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = lock(ANN)["holder"]
-    now = time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + 100)
+    pass_seconds(monkeypatch, 100)
     again = lock(ANN, seconds=600)
     assert (again["changed"], again["refused"]) == (False, False)
     assert again["holder"]["since"] == first["since"]
-    assert again["holder"]["expires"] > first["expires"]
+    assert again["seconds_left"] > 590
 
 
 def test_heartbeat_refreshes_ones_own_and_takes_nothing(lock: Callable[..., dict[str, Any]]) -> None:
@@ -81,8 +88,10 @@ def test_heartbeat_refreshes_ones_own_and_takes_nothing(lock: Callable[..., dict
     first = lock(ANN, seconds=60)["holder"]
     refreshed = lock(ANN, "refreshed", reason="", seconds=600)
     assert not refreshed["refused"]
-    assert refreshed["holder"] == {**first, "expires": refreshed["holder"]["expires"]}
-    assert refreshed["holder"]["expires"] > first["expires"] + 500
+    assert {key: refreshed["holder"][key] for key in (*ANN, "since", "reason")} == {
+        key: first[key] for key in (*ANN, "since", "reason")
+    }
+    assert refreshed["seconds_left"] > 590
     assert lock(BOB, "refreshed")["refused"]
     lock(ANN, "released")
     assert lock(ANN, "refreshed")["refused"]
@@ -92,7 +101,7 @@ def test_only_the_holder_releases_it(lock: Callable[..., dict[str, Any]]) -> Non
     lock(ANN)
     assert not lock(BOB, "released")["changed"]
     assert lock(BOB)["refused"]
-    assert lock(ANN, "released") == {"changed": True, "refused": False, "holder": {}}
+    assert lock(ANN, "released") == {"changed": True, "refused": False, "holder": {}, "seconds_left": 0.0}
     assert not lock(BOB)["refused"]
 
 
@@ -106,9 +115,43 @@ def test_lock_of_a_controller_that_died_expires(
     lock: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock(ANN, seconds=60)
-    now = time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + 61)
+    pass_seconds(monkeypatch, 59)
+    assert lock(BOB)["refused"]
+    pass_seconds(monkeypatch, 2)
     assert not lock(BOB)["refused"]
+
+
+@pytest.mark.parametrize("step", [-3600, 3600, -(10**9)])
+def test_clock_that_steps_changes_nothing(
+    lock: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    lock(ANN, seconds=60)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + step)
+    assert 58 < lock(BOB)["seconds_left"] <= 60
+    pass_seconds(monkeypatch, 61)
+    assert not lock(BOB)["refused"]
+
+
+def test_after_a_boot_of_the_host_a_lock_holds_as_long_as_it_could_from_there(
+    lock: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(ANN, seconds=60)
+    monkeypatch.setattr(lock_file, "boot_id", lambda: "another")
+    monkeypatch.setattr(lock_file, "since_boot", lambda: 20.0)
+    assert lock(BOB)["seconds_left"] == 40
+    monkeypatch.setattr(lock_file, "since_boot", lambda: 61.0)
+    assert not lock(BOB)["refused"]
+
+
+@pytest.mark.parametrize(("ahead", "refused"), [(60, True), (-1, False), (3600, False), (9e12, False)])
+def test_lock_of_an_earlier_version_holds_no_longer_than_that_took_it_for(
+    lock: Callable[..., dict[str, Any]], tmp_path: Path, ahead: float, refused: bool
+) -> None:
+    path = tmp_path / "forge" / "lock.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({**ANN, "expires": time.time() + ahead}))
+    assert lock(BOB)["refused"] is refused
 
 
 def test_lock_of_a_dead_process_is_taken_over_and_no_other(lock: Callable[..., dict[str, Any]]) -> None:
@@ -125,16 +168,27 @@ BROKEN = [
     ('{"token": "x"}', "does not say who holds the lock"),
     ('{"token": "x", "expires": "soon"}', "does not say who holds the lock"),
     ('{"expires": 9e12}', "does not say who holds the lock"),
+    ('{"token": "x", "expires": Infinity}', "does not say who holds the lock"),
+    ('{"token": "x", "expires": NaN}', "does not say who holds the lock"),
+    (f'{{"token": "x", "expires": 1{"0" * 400}}}', "does not say who holds the lock"),
+    (f'{{"token": "x", "expires": 1{"0" * 5000}}}', "cannot be read as a lock"),
+    ('{"token": ["x"], "expires": {}, "pid": "1", "since": null}', "does not say who holds the lock"),
+    (json.dumps({"token": "x", "boot": lock_file.boot_id(), "seconds": 60, "refreshed": 9e12}), "later than now"),
+    (b"\xff\xfe\x00", "cannot be read as a lock"),
+    (None, "cannot be read as a lock"),
 ]
 
 
 @pytest.mark.parametrize(("text", "problem"), BROKEN)
 def test_broken_lock_file_holds_nobody_up_and_is_replaced(
-    lock: Callable[..., dict[str, Any]], tmp_path: Path, text: str, problem: str
+    lock: Callable[..., dict[str, Any]], tmp_path: Path, text: str | bytes | None, problem: str
 ) -> None:
     path = tmp_path / "forge" / "lock.json"
     path.parent.mkdir()
-    path.write_text(text)
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     answer = lock(ANN)
     assert (answer["changed"], answer["refused"]) == (True, False)
     assert [problem in warning and str(path) in warning for warning in answer["warnings"]] == [True]
@@ -163,7 +217,7 @@ def test_check_mode_takes_nothing(lock: Callable[..., dict[str, Any]], tmp_path:
 def test_lock_file_shows_no_more_than_who_and_why(lock: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     lock(ANN)
     written = json.loads((tmp_path / "forge" / "lock.json").read_text())
-    assert set(written) == {*ANN, "reason", "since", "expires"}
+    assert set(written) == {*ANN, "reason", "since", "expires", "seconds", "boot", "refreshed"}
 
 
 def test_this_controller_is_alive() -> None:

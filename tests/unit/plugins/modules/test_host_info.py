@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.thecodeforge.fastapi.plugins.modules import host_info
-from ansible_collections.thecodeforge.fastapi.plugins.modules.host_info import ARGUMENT_SPEC, in_the_way, unsupported
+from ansible_collections.thecodeforge.fastapi.plugins.modules.host_info import (
+    ARGUMENT_SPEC,
+    in_the_way,
+    unprivileged,
+    unsupported,
+)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +145,16 @@ def test_every_fact_has_its_place_in_the_list_and_in_the_documentation() -> None
     documented = yaml.safe_load(host_info.RETURN)["host"]["contains"]
     assert list(facts) == list(host_info.HostFacts.__annotations__)
     assert set(facts) == set(documented)
+
+
+def test_who_is_not_root_is_refused_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    monkeypatch.setattr(os, "geteuid", lambda: nobody)
+    assert unprivileged(["debian 12"]).startswith("nobody is not root on ")
+    assert unprivileged([]) == ""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert unprivileged(["debian 12"]) == ""
+
+
+def test_this_machine_has_an_identity() -> None:
+    assert host_info.identity() == host_info.identity() != "/"

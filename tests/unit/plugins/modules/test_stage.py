@@ -62,7 +62,7 @@ def test_what_is_missing_is_made_and_then_nothing_is(arguments: dict[str, Any]) 
 def test_comparison_alone_makes_nothing(arguments: dict[str, Any], only: dict[str, bool]) -> None:
     found = answer(arguments, _ansible_diff=True, **only)
     assert found["changed"] is True
-    assert any("gunicorn.conf.py" in diff["after_header"] for diff in found["diff"])
+    assert any("gunicorn.conf.py" in diff["after"] for diff in found["diff"])
     assert "diff" not in answer(arguments, **only)
     assert not Path(arguments["root"]).exists()
 

@@ -132,15 +132,16 @@ def test_a_host_that_is_not_supported_is_refused() -> None:
     assert "this collection supports plan9 4 with systemd. Nothing was changed." in result["msg"]
 
 
-@pytest.mark.parametrize(("module", "limit"), [("host_info", 30_000), ("deploy_lock", 12_800), ("rollout", 44_000)])
+@pytest.mark.parametrize(("module", "limit"), [("host_info", 33_000), ("deploy_lock", 14_000), ("rollout", 56_000)])
 def test_little_is_sent(module: str, limit: int) -> None:
     assert len(script(module, {}, check=False, diff=False)) < limit
 
 
 def test_what_a_module_imports_is_sent_and_nothing_else() -> None:
     sent = {name.removeprefix(f"{PACKAGE}.") for name in sources_of(f"{PACKAGE}.modules.deploy_lock")}
-    assert sent == {"modules.deploy_lock", "module_utils._private.layout", "module_utils._private.records"} | {
-        f"module_utils._private.{name}" for name in imported_by("layout") | imported_by("records")
+    own = {"exclusive", "layout", "lock_file", "records"}
+    assert sent == {"modules.deploy_lock"} | {
+        f"module_utils._private.{name}" for name in own.union(*map(imported_by, own))
     }
     assert "import debian\n" not in script("deploy_lock", {}, check=False, diff=False)
 
@@ -293,6 +294,19 @@ def test_sudo_that_wants_a_tty_is_told_what_to_do() -> None:
     stderr = "sudo: sorry, you must have a tty to run sudo\n"
     result = result_of("stage", {"rc": 1, "stdout": "", "stderr": stderr})
     assert result["msg"].endswith("Set ansible_pipelining: false for this host.")
+
+
+@pytest.mark.parametrize(
+    ("pipelining", "by_ansible"), [((False, "default"), True), ((True, "/home/me/ansible.cfg"), False)]
+)
+def test_ansibles_way_where_sudo_wants_a_tty_and_nobody_has_asked_for_pipelining(
+    monkeypatch: pytest.MonkeyPatch, pipelining: tuple[bool, str], by_ansible: bool
+) -> None:
+    refused = {"rc": 1, "stdout": "", "stderr": "sudo: sorry, you must have a tty to run sudo\n"}
+    monkeypatch.setattr(Action, "_low_level_execute_command", lambda *_arguments, **_more: refused)
+    result = on_this_machine("host_info", HOST_INFO, pipelining=pipelining)
+    assert (result == BY_ANSIBLE) is by_ansible
+    assert by_ansible or result["msg"].endswith("Set ansible_pipelining: false for this host.")
 
 
 def test_what_a_login_prints_is_passed_over() -> None:
