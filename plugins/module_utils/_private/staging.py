@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+from functools import cached_property
 from typing import Any
 
 from . import systemd
@@ -24,7 +25,7 @@ from .generations import Generations
 from .layer import LayerError, compile_bytecode, make_environment
 from .layout import Layout, sync_directory, write_atomically
 from .records import GenerationRecord
-from .serving import is_converged
+from .serving import is_converged, serving_generation
 from .validation import Validation
 
 INCOMING = ".incoming-"
@@ -56,6 +57,11 @@ class Staging:
         if wrong:
             raise StageError(f"The record of {self.generation} cannot have {', '.join(wrong)} as given.")
 
+    @cached_property
+    def serving(self) -> str:
+        """Id of the generation that serves."""
+        return serving_generation(self.layout)
+
     # -- compare -----------------------------------------------------------------------------------
 
     def wanted_files(self) -> dict[str, tuple[bytes, int, int]]:
@@ -79,7 +85,7 @@ class Staging:
         """A shared unit of the live generation is repaired; otherwise it is the switch that changes it."""
         return (
             f"@{self.generation}." in unit
-            or self.layout.live() in ("", self.generation)
+            or self.serving in ("", self.generation)
             or not os.path.exists(os.path.join(self.layout.units, unit))
         )
 
@@ -120,7 +126,7 @@ class Staging:
     def state(self) -> dict[str, Any]:
         """What is ``live``, whether the host has ``converged`` on this generation, and whether that ``drains``."""
         return {
-            "live": self.layout.live(),
+            "live": self.serving,
             "converged": is_converged(self.layout, self.generation, self.units),
             "drains": self.layout.read_record(self.generation).drains,
         }
@@ -276,5 +282,8 @@ class Staging:
             self.params["load_seconds"],
         )  # fmt: skip
         drains = validation.run()
-        state = "good" if self.layout.read_record(self.generation).state == "good" else "validated"
-        Generations(self.layout).set_state(self.generation, state, drains=drains)
+        generations = Generations(self.layout)
+        # The record of what serves may have been lost.
+        serves = self.layout.live() == self.generation and generations.live_since()
+        good = serves or self.layout.read_record(self.generation).state == "good"
+        generations.set_state(self.generation, "good" if good else "validated", drains=drains)

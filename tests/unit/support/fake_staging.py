@@ -76,6 +76,7 @@ def without_root(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     for module in (staging, complete, layout_module):
         monkeypatch.setattr(module, "os", fake)
     monkeypatch.setattr(systemd, "systemctl", lambda *arguments, timeout=0: calls.append(arguments) or "")
+    monkeypatch.setattr(systemd, "instances", lambda _app: [])
     monkeypatch.setattr(staging, "is_converged", lambda *_arguments: False)
     monkeypatch.setattr(validation, "Transient", FakeTransient)
     monkeypatch.setattr(FakeTransient, "asked", [])
