@@ -45,7 +45,7 @@ def test_first_stage_makes_everything_and_the_second_finds_nothing(
     record = stage.layout.read_record(GENERATION)
     assert record == GenerationRecord(release=RELEASE, state="validated", workers=3, drains=True)
     assert not stage.layout.live()
-    assert calls == [("daemon-reload",)]
+    assert [call for call in calls if call[0] != "show"] == [("daemon-reload",)]
 
     again = make().compare()
     assert (again["missing"], again["drifted"]) == ([], [])
