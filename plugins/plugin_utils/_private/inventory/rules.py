@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from ....module_utils._private.addresses import overlap
 from ....module_utils._private.environment import NAME, UnwritableError, as_text, write_environment
 
 # The one written in C is ten times as quick; it is not in every build of PyYAML.
@@ -156,6 +157,7 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
             rule.sentence.format(name=name, value=value) for name, value in entries if not rule.is_right(value)
         ]
     problems += wrong_server(values)
+    problems += wrong_listen(values["forge_listen"])
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
     commands = [(name, each) for name in ("forge_migrations", "forge_seeds") for each in values[name]]
@@ -163,6 +165,15 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     return problems + [
         f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))
     ]
+
+
+def wrong_listen(texts: list[Any]) -> list[str]:
+    """Addresses that exclude each other; whether IPv6 takes IPv4 as well is for the host to say."""
+    families: dict[bool, list[str]] = {}
+    for text in map(str, texts):
+        families.setdefault(text.isdigit() or text.startswith("["), []).append(text)
+    found = [both for family in families.values() if (both := overlap(family))]
+    return [f"forge_listen: {one} and {two} cannot both be open: leave out one." for one, two in found]
 
 
 def wrong_server(values: dict[str, Any]) -> list[str]:

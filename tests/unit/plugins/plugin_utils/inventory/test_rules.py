@@ -230,6 +230,11 @@ def process(**settings: Any) -> dict[str, Any]:
             "forge_worker_class is for forge_server: gunicorn, not for uvicorn",
         ),
         ({"forge_server": "uvicorn", "forge_workers": 2}, "forge_server: uvicorn is one process"),
+        (
+            {"forge_listen": ["0.0.0.0:8000", "[::1]:80", "127.0.0.1:8000"]},
+            "forge_listen: 0.0.0.0:8000 and 127.0.0.1:8000 cannot both be open: leave out one.",
+        ),
+        ({"forge_listen": ["8000", "[::1]:8000"]}, "forge_listen: 8000 and [::1]:8000 cannot both be open"),
         ({"forge_directory": "../other"}, "forge_directory must be a path inside the release"),
         ({"forge_directory": "/srv"}, "forge_directory must be a path inside the release"),
         ({"forge_directory": "a b"}, "forge_directory must be a path inside the release"),
