@@ -73,17 +73,17 @@ class Gate:
             "forge_source": str(source), "forge_target": "shop.main:app", "forge_migrations": [],
             "forge_schema_version": "", "forge_environment_prefix": "GATE_", "forge_environment": {},
             "forge_environment_plain": {"TOKEN": TOKEN}, "forge_workers": 3, "forge_watch_seconds": 1,
+            "forge_keepalive": 70,
         }  # fmt: skip
-        self.number = 70
 
     def play(self, playbook: str = "deploy", **more: Any) -> Run:
         return self.box.play(playbook, check=False, **{**self.settings, **more})
 
     def release(self, **environment: str) -> Run:
         """Deploy a change."""
-        self.number += 1
+        self.settings["forge_keepalive"] += 1
         plain = {"forge_environment_plain": {"TOKEN": TOKEN, **environment}} if environment else {}
-        return self.play(forge_keepalive=self.number, **plain)
+        return self.play(**plain)
 
     def on(self, script: str) -> str:
         return self.box.on("box", script)
@@ -216,7 +216,7 @@ def test_files_that_somebody_removed_or_edited_are_made_anew(gate: Gate) -> None
             systemctl daemon-reload"""
         )
         assert "release.json cannot be read" in gate.play("status").said()
-        same = gate.play(forge_keepalive=gate.number)
+        same = gate.play()
         assert same.rc == 0, same.output[-3000:]
         assert gate.play("status").rc == 0
         assert gate.serving() == live
@@ -228,7 +228,7 @@ def test_what_was_removed_below_run_is_said_and_heals_with_the_next_change(gate:
     before = gate.serving()
     with gate.nothing_lost("/run of the app is removed"):
         gate.on("rm -r /run/gate")
-        said = gate.play(forge_keepalive=gate.number).said()
+        said = gate.play().said()
         assert f"{before} serves, but /run/gate/{before}.sock was removed: systemctl restart gate makes it anew" in said
         assert gate.serving() == before
         good = gate.release()
@@ -241,6 +241,6 @@ def test_app_that_was_stopped_with_its_socket_serves_after_the_next_run(gate: Ga
     live = gate.serving()
     gate.on("systemctl stop gate.socket")
     assert f"{live} does not run" in gate.play("status").said()
-    run = gate.play(forge_keepalive=gate.number)
+    run = gate.play()
     assert run.rc == 0, run.output[-3000:]
     assert gate.serving() == live

@@ -33,7 +33,7 @@ LOG_HEAD = re.compile(
 )
 AN_ERROR = re.compile(
     r"\b(?:error|errors|fatal|failed|failure|critical|exception|cannot|can't|could not|unable|refused|denied"
-    r"|not found|no such file|not permitted|killed|invalid)\b",
+    r"|not found|no module named|no such file|not permitted|killed|invalid)\b",
     re.IGNORECASE,
 )
 HARMLESS = re.compile(r"^(?:\S+\s+)?\[?(?:DEBUG|INFO|WARNING)\b|\b(?:0|no) (?:errors|failures|failed)\b", re.IGNORECASE)
