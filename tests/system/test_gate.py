@@ -80,10 +80,11 @@ class Gate:
         return self.box.play(playbook, check=False, **{**self.settings, **more})
 
     def release(self, **environment: str) -> Run:
-        """Deploy a change."""
+        """Deploy a change: another setting; or variables with which the app fails, which is none to come back to."""
+        if environment:
+            return self.play(forge_environment_plain={"TOKEN": TOKEN, **environment})
         self.settings["forge_keepalive"] += 1
-        plain = {"forge_environment_plain": {"TOKEN": TOKEN, **environment}} if environment else {}
-        return self.play(**plain)
+        return self.play()
 
     def on(self, script: str) -> str:
         return self.box.on("box", script)
