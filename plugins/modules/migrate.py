@@ -60,7 +60,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lines:
-  description: The commands and what they printed, secrets masked.
+  description:
+    - The commands and what they printed, secrets masked.
+    - When one fails, that one alone, from its first error on.
   returned: always
   type: list
   elements: str
@@ -80,10 +82,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.cause import explain
 from ..module_utils._private.errors import STILL_SERVES
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
+from ..module_utils._private.serving import serving_generation
 from ..module_utils._private.transient import Transient, TransientError, argv_of
 
 # Seconds to wait for the migration of a controller that died.
@@ -139,8 +143,10 @@ def files_below(release: str, paths: list[str]) -> list[str]:
 
 def is_migrated(layout: Layout, mark: str) -> bool:
     """Was the live generation migrated with this? Not after a rollback: the database may be ahead of what is live."""
-    live = layout.read_record(layout.live())
-    return bool(mark) and live.migrated_with == mark and not Generations(layout).was_rolled_back()
+    if not mark:
+        return False
+    live = layout.read_record(serving_generation(layout))
+    return live.migrated_with == mark and not Generations(layout).was_rolled_back()
 
 
 def migrate(layout: Layout, params: dict[str, Any], result: dict[str, Any]) -> None:
@@ -154,7 +160,7 @@ def migrate(layout: Layout, params: dict[str, Any], result: dict[str, Any]) -> N
     if params["commands"] and params["paths"]:
         mark = fingerprint(layout, generation, params["commands"], params["paths"])
     if is_migrated(layout, mark):
-        live = layout.live()
+        live = serving_generation(layout)
         result.update(changed=False, version=layout.read_record(live).schema)
         result["lines"] = [f"Nothing to migrate: {live} was migrated with the same files and settings."]
     else:
@@ -177,10 +183,12 @@ def run(transient: Transient, command: str, timeout: int, result: dict[str, Any]
         rc, output, seconds = transient.run(argv_of(command), timeout)
     except TransientError as error:
         raise TransientError(f"{command!r}: {error}") from None
-    result["lines"] += [f"$ {command}", *output.splitlines()]
     result["seconds"] = round(result["seconds"] + seconds, 2)
     if rc:
-        raise TransientError(f"{command!r}: it failed with exit code {rc}; its output says why.")
+        sentence, shown = explain(f"{command!r} failed with exit code {rc}", output.splitlines())
+        result["lines"] = [f"$ {command}", *shown]
+        raise TransientError(sentence)
+    result["lines"] += [f"$ {command}", *output.splitlines()]
     return output
 
 

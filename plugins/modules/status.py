@@ -88,7 +88,7 @@ from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.lock_file import read_lock
 from ..module_utils._private.probe import HealthCheck
-from ..module_utils._private.serving import idle_processes, public_workers
+from ..module_utils._private.serving import damage, idle_processes, public_workers, serving_generation
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
@@ -101,7 +101,7 @@ ARGUMENT_SPEC = {
 
 def problem_of(layout: Layout, health: HealthCheck) -> str:
     """What is wrong with what should serve; empty when nothing is."""
-    live = layout.live()
+    live = serving_generation(layout)
     if not live:
         return "nothing was ever released here"
     if live not in systemd.instances(layout.app):
@@ -112,24 +112,24 @@ def problem_of(layout: Layout, health: HealthCheck) -> str:
     idle = idle_processes(layout, live)
     if idle:
         return f"{', '.join(idle)} should run and does not"
-    return health.problem(layout.private_socket(live))
+    return damage(layout, live) or health.problem(layout.private_socket(live))
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
     layout = Layout(params["root"], params["app"])
-    generations = Generations(layout)
+    generations, live = Generations(layout), serving_generation(layout)
     problem = problem_of(layout, HealthCheck(params["health_path"], params["health_status"]))
     events = [event.to_dict() for event in generations.ledger() if event.result != "switching"]
     holder, _problem = read_lock(layout.lock)
     module.exit_json(
         changed=False,
-        live=layout.live(),
+        live=live,
         healthy=not problem,
         problem=problem,
         since=generations.live_since(),
-        workers=public_workers(layout, layout.live()),
+        workers=public_workers(layout, live),
         previous=generations.previous_good(),
         served=generations.served("good", "left"),
         generations={name: record.to_dict() for name, record in generations.all().items()},

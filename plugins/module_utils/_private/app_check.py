@@ -1,18 +1,25 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Does the app load with these settings? A script for the app's own Python: ``python app_check.py TARGET``.
+"""Does the app load with these settings? A script for the app's own Python: ``python app_check.py TARGET [SERVICE]``.
 
 Prints one JSON object: ``problems``, sentences without any value of a setting, and what is wrong: the ``settings``, or the
 ``target`` itself? And ``files``, below the working directory, that say what settings there are and what the target is.
 Imports what Gunicorn will import, so it finds what Gunicorn would find.
+
+SERVICE is a JSON object: the ``server``, its ``configuration`` (a path), the ``worker_class`` when the app has its own, and
+the ``programs`` of other processes, name to program. With it the server is made ready too, but for the sockets, in the same
+process, as loading is what takes time; and the answer has whether it ``drains``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import io
 import json
 import os
+import shutil
 import sys
 import traceback
 from typing import Any
@@ -129,9 +136,75 @@ def check(target: str) -> dict:
         }
 
 
+def check_service(target: str, service: dict[str, Any]) -> dict:
+    """As :func:`check`, and what keeps the server and other processes from starting."""
+    answer = {**check(target), "drains": service["server"] != "gunicorn-asgi"}
+    if answer["problems"]:
+        return answer
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+            answer["drains"] = configure_server(target, service)
+    except WorkerClassError as error:
+        answer["problems"].append(str(error))
+    except BaseException as error:
+        said = [line.strip() for line in output.getvalue().splitlines() if line.strip()]
+        cause = said[-1] if isinstance(error, SystemExit) and said else f"{type(error).__name__}: {error}{where(error)}"
+        answer["problems"].append(f"{service['server']} does not start with this configuration: {cause.rstrip('.')}.")
+    for name, program in service["programs"].items():
+        if not shutil.which(program):
+            answer["problems"].append(f"forge_processes: {name}: the service finds no program {program}.")
+    return answer
+
+
+class WorkerClassError(Exception):
+    """Raised when there is no such worker class, or it cannot be imported."""
+
+
+def configure_server(target: str, service: dict[str, Any]) -> bool:
+    """Load what the server loads before it opens its sockets.
+
+    :returns: whether it stands by and drains.
+    :raises WorkerClassError: naming an app's own class that cannot be loaded.
+    """
+    if service["server"] == "uvicorn":
+        forge_server = importlib.import_module("forge_server")
+        with open(service["configuration"], encoding="utf-8") as handle:
+            load_protocols(forge_server.Config, json.load(handle))
+        return True
+    if service["worker_class"]:
+        forge_worker = importlib.import_module("forge_worker")
+        try:
+            forge_worker.load(service["worker_class"])
+        except Exception as error:
+            kind = type(error).__name__
+            raise WorkerClassError(
+                f"forge_worker_class: {service['worker_class']} cannot be loaded: {kind}: {error}."
+            ) from None
+    # systemd makes it, and only for the service itself.
+    os.environ.setdefault("RUNTIME_DIRECTORY", "/tmp")  # noqa: S108
+    sys.argv = ["gunicorn", "--config", service["configuration"], target]
+    worker_class = importlib.import_module("gunicorn.app.wsgiapp").WSGIApplication(prog="gunicorn").cfg.worker_class
+    draining = getattr(sys.modules.get("forge_worker"), "Draining", None)
+    drains = draining is not None and issubclass(worker_class, draining)
+    if drains:
+        load_protocols(importlib.import_module("forge_server").Config, worker_class.CONFIG_KWARGS)
+    return drains
+
+
+def load_protocols(config: Any, settings: dict[str, Any]) -> None:
+    """Import what Uvicorn imports for its settings."""
+
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        """In place of the app, which is loaded already."""
+
+    config(nothing, **settings).load()
+
+
 if __name__ == "__main__":
     sys.stdout, answer = sys.stderr, sys.stdout  # what the app prints must not mix with the answer
-    answer.write(f"\n{json.dumps(check(sys.argv[1]))}\n")
+    found = check_service(sys.argv[1], json.loads(sys.argv[2])) if sys.argv[2:] else check(sys.argv[1])
+    answer.write(f"\n{json.dumps(found)}\n")
     answer.flush()
     # An app may have started threads that would keep the process.
     os._exit(0)

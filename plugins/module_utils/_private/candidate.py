@@ -8,9 +8,11 @@ import os
 import shutil
 
 from . import systemd
+from .cause import explain
 from .errors import RolloutError
 from .probe import HealthCheck, smoke_problem
 from .processes import Processes
+from .serving import address_problem, lost_socket, open_addresses
 from .transient import Transient, TransientError, argv_of
 
 DISCARD_SECONDS = 5
@@ -43,6 +45,8 @@ class Candidate:
 
         :raises RolloutError: when it does not pass; it is stopped by then.
         """
+        self.check_address()
+        self.check_private_socket()
         self.stop_orphans()
         drains = self.processes.record.drains
         try:
@@ -53,7 +57,7 @@ class Candidate:
             self.run_smoke_tests()
             self.check_public_socket()
         except (RolloutError, systemd.SystemdError, OSError) as error:
-            failure = RolloutError(str(error), self.processes.journal())
+            failure = self.processes.explained(error)
             self.discard()
             raise failure from None
         if not drains:
@@ -91,18 +95,27 @@ class Candidate:
         except TransientError as error:
             raise RolloutError(f"{failed}: {error}") from None
         if rc:
-            last = output.strip().splitlines()[-1:] or ["it printed nothing"]
-            raise RolloutError(f"{failed} with exit code {rc}: {last[0]}")
+            sentence, shown = explain(f"{failed} with exit code {rc}", output.splitlines())
+            raise RolloutError(sentence, shown)
+
+    def check_address(self) -> None:
+        """:raises RolloutError: before anything starts, when the public socket could not be opened where it should."""
+        problem = address_problem(self.layout, self.processes.units())
+        if problem:
+            raise RolloutError(f"Candidate {self.generation} was not started. {problem}")
+
+    def check_private_socket(self) -> None:
+        """:raises RolloutError: when what serves cannot be asked any more; it is not stopped for that."""
+        serves = self.generation == self.layout.live() and self.generation in systemd.instances(self.layout.app)
+        problem = lost_socket(self.layout, self.generation) if serves else ""
+        if problem:
+            raise RolloutError(f"{self.generation} serves, but {problem}.")
 
     def check_public_socket(self) -> None:
-        """:raises RolloutError: when a first release cannot listen where it should."""
+        """:raises RolloutError: when a first release does not listen where it should."""
         unit = f"{self.layout.app}.socket"
-        record = self.processes.record
-        if record.drains and not self.layout.live() and systemd.states(unit).get(unit) != "active":
-            raise RolloutError(
-                f"{unit} could not be opened: something else on this host listens on {', '.join(record.listen)}. Give "
-                "this app another forge_listen, or stop what is there."
-            )
+        if self.processes.record.drains and not self.layout.live() and not open_addresses(self.layout):
+            systemd.systemctl("start", unit)  # once more, for what systemd says
 
     def discard(self) -> None:
         """Stop the candidate. It has served nobody, so one that hangs is not waited for."""

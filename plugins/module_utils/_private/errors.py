@@ -14,7 +14,18 @@ class StageError(Exception):
 class RolloutError(Exception):
     """Raised when a candidate does not pass, the new live generation fails, or the host cannot take the step."""
 
-    def __init__(self, message: str, journal: list[str] | None = None) -> None:
-        """:param journal: what the generation wrote last, secrets masked."""
+    def __init__(self, message: str, journal: list[str] | None = None, unit: str = "") -> None:
+        """
+        :param journal: what the generation wrote, from the cause on, secrets masked.
+        :param unit: the one that has ended; empty when it is another problem.
+        """
         super().__init__(message)
         self.journal = journal or []
+        self.unit = unit
+
+
+def text_of(error: Exception) -> str:
+    """What an error says, for a person: an OSError without Python's number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return str(error)

@@ -87,6 +87,22 @@ class Layout:
         except OSError:
             return ""
 
+    def point_current(self, generation: str) -> str:
+        """Make a generation live, with one rename(2): whoever reads ``current`` sees the one before or this one.
+
+        :returns: where what was no link has gone; empty when there was nothing of the kind.
+        """
+        temporary, aside = f"{self.current}.tmp", ""
+        if os.path.lexists(temporary):
+            os.unlink(temporary)  # of a rollout that was killed here
+        if os.path.lexists(self.current) and not os.path.islink(self.current):
+            aside = f"{self.current}.found-{int(time.time())}"
+            os.rename(self.current, aside)
+        os.symlink(os.path.join("generations", generation), temporary)
+        os.rename(temporary, self.current)
+        sync_directory(self.home)
+        return aside
+
     def read_record(self, generation: str) -> GenerationRecord:
         """What is known of a generation; without a state when it is absent, half-made or unreadable."""
         return GenerationRecord.from_dict(read_json(self.record(generation)))

@@ -6,19 +6,26 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
+from contextlib import suppress
 
 from . import systemd
-from .errors import RolloutError
+from .cause import explain
+from .errors import RolloutError, text_of
 from .layout import Layout, write_atomically
 from .masking import mask, secrets_below
 from .probe import PROBE_TIMEOUT, HealthCheck
-from .serving import installed_text, timer_of
+from .serving import PUBLIC, STANDBY, WorkerDeaths, installed_text, timer_of, workers_in
 
 FINAL_ANSWERS = 3  # in a row, until it is believed that they stay
 PAUSE = 0.02  # seconds between two checks; a check takes half as long
 # Seconds that systemd and Gunicorn add to the drain: see graceful_timeout and TimeoutStopSec in the service role.
 STOP_MARGIN = 30
+# Workers of a candidate that may die: it has no load yet, so there is nothing that could excuse them.
+WORKER_DEATHS = 2
+# As systemd writes it: "Main process exited, code=killed, status=9/KILL".
+MAIN_EXITED = re.compile(r"Main process exited, code=(\w+), status=(\d+)")
 
 
 class Processes:
@@ -31,6 +38,7 @@ class Processes:
         self.service = layout.service(generation)
         self.socket = layout.private_socket(generation)
         self.since = time.time()  # of its journal
+        self._secrets: list[str] = []
 
     def others(self) -> list[Processes]:
         """Other generations of the app of which anything runs."""
@@ -38,10 +46,10 @@ class Processes:
         return [Processes(self.layout, name) for name in running if name != self.generation]
 
     def units(self) -> dict[str, str]:
-        """Unit files that belong to the generation, name to text."""
+        """Unit files that belong to the generation, name to text; none when its directory is gone."""
         directory = os.path.join(self.layout.generation(self.generation), "units")
         found = {}
-        for name in sorted(os.listdir(directory)):
+        for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
             with open(os.path.join(directory, name), encoding="utf-8") as handle:
                 found[name] = handle.read()
         return found
@@ -72,12 +80,19 @@ class Processes:
         systemd.systemctl("start", "--no-block", self.service)
 
     def wait_until_healthy(self, health: HealthCheck) -> None:
-        """:raises RolloutError: when the generation exits, or is not healthy at the deadline."""
+        """Wait until the generation passes its health check, and every worker of it stands by or serves.
+
+        :raises RolloutError: when it exits, when its workers die over and over, or at the deadline.
+        """
         deadline = time.monotonic() + health.deadline
+        deaths = WorkerDeaths(self.service, self.record)
         passes, finals, seen = 0, 0, "it did not answer"
         while time.monotonic() < deadline:
             self.check_alive()
+            if deaths.count() > WORKER_DEATHS:
+                raise RolloutError(f"Candidate {self.generation} is not healthy: its workers die, one after the other.")
             problem = health.problem(self.socket, min(PROBE_TIMEOUT, max(PAUSE, deadline - time.monotonic())))
+            problem = problem or self.missing_workers()
             if problem:
                 passes, seen = 0, problem
                 finals = finals + 1 if health.is_final(problem) else 0
@@ -93,35 +108,68 @@ class Processes:
                 return
         raise RolloutError(f"Candidate {self.generation} was not healthy within {health.deadline} s: {seen}.")
 
+    def missing_workers(self) -> str:
+        """Which workers neither stand by nor serve; empty when all do."""
+        ready, wanted = workers_in(self.layout, self.generation, STANDBY, PUBLIC), self.record.workers
+        return f"{ready} of {wanted} workers have started" if ready < wanted else ""
+
     def check_alive(self) -> None:
         """A process that has ended is not waited for.
 
-        :raises RolloutError: when the web process has exited.
+        :raises RolloutError: when the web process has ended.
         """
-        status = exit_status(self.service)
-        if status:
-            raise RolloutError(f"Generation {self.generation} exited (status {status}): its journal says why.")
+        if has_ended(self.service):
+            raise RolloutError(f"Generation {self.generation} {self.end_of(self.service)}.", unit=self.service)
 
     def check_other_processes(self) -> None:
-        """:raises RolloutError: when a process that should run has exited; what a timer starts may."""
+        """:raises RolloutError: when a process that should run has ended; what a timer starts may."""
         names = self.layout.processes(self.generation)
         for unit in names:
-            if not unit.endswith(".service") or timer_of(unit) in names:
+            if not unit.endswith(".service") or timer_of(unit) in names or not has_ended(unit):
                 continue
-            status = exit_status(unit)
-            if status:
-                name = unit.partition("@")[0].partition(".")[2]
-                raise RolloutError(
-                    f"Process {name} of {self.generation} exited (status {status}): its journal says why."
-                )
+            name = unit.partition("@")[0].partition(".")[2]
+            raise RolloutError(f"Process {name} of {self.generation} {self.end_of(unit)}.", unit=unit)
 
-    def journal(self) -> list[str]:
-        """What the generation has written since this object was made, secrets masked."""
-        secrets = secrets_below(self.layout.generation(self.generation))
-        units = [self.service]
-        if self.layout.processes(self.generation):
-            units.append(f"{self.layout.app}.*@{self.generation}.service")
-        return [mask(line, secrets) for unit in units for line in systemd.journal(unit, self.since)]
+    def end_of(self, unit: str) -> str:
+        """How a service has ended the first time. One that systemd has started again knows it no more, its journal does."""
+        state = systemd.properties(unit, "ExecMainCode", "ExecMainStatus")
+        code, status = state.get("ExecMainCode", "0"), state.get("ExecMainStatus", "0")
+        first = MAIN_EXITED.search("\n".join(systemd.journal(unit, self.since)))
+        if first:
+            code, status = first[1], first[2]
+        if code in ("killed", "dumped", "2", "3"):
+            name = signal.Signals(int(status)).name
+            return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"exited (status {status})"
+
+    def since_start(self) -> None:
+        """Count its journal from the start of its private socket, which comes before its first process."""
+        self.since = min(self.since, systemd.active_since(self.layout.socket(self.generation)) or self.since)
+
+    def journal(self, *units: str) -> list[str]:
+        """What the generation, or a unit of it, has written in this try; nothing when nobody knows what to mask in it."""
+        if not os.path.exists(self.layout.generation(self.generation)):
+            return []
+        names = [*units] or [self.service]
+        if not units and self.layout.processes(self.generation):
+            names.append(f"{self.layout.app}.*@{self.generation}.service")
+        return [self.masked(line) for unit in names for line in systemd.journal(unit, self.since)]
+
+    def masked(self, text: str) -> str:
+        """A text without the generation's secrets."""
+        if not self._secrets:
+            with suppress(OSError):
+                self._secrets = secrets_below(self.layout.generation(self.generation))
+        return mask(text, self._secrets)
+
+    def explained(self, error: Exception) -> RolloutError:
+        """An error with its first cause, and the journal from there on."""
+        if isinstance(error, RolloutError) and error.journal:
+            return error  # it has its own
+        unit = getattr(error, "unit", "")
+        lines = self.journal(unit) if unit else self.journal()
+        sentence, shown = explain(self.masked(text_of(error)), lines, ended=bool(unit))
+        return RolloutError(sentence, shown)
 
     def stop(self, drain_seconds: int, keep_web: bool = False, timeout: float = 0) -> None:
         """Stop the generation; it drains. Its socket goes first, or a late probe would start it again.
@@ -162,10 +210,8 @@ class Processes:
         return int(found[1]) if found else 0
 
 
-def exit_status(unit: str) -> str:
-    """Exit status of a service that has ended or was restarted; empty while it runs."""
-    state = systemd.properties(unit, "ActiveState", "SubState", "NRestarts", "Job", "ExecMainStatus")
+def has_ended(unit: str) -> bool:
+    """Has a service ended, or was it started again since?"""
+    state = systemd.properties(unit, "ActiveState", "SubState", "NRestarts", "Job")
     dead = state["ActiveState"] in ("failed", "inactive") and not state.get("Job", "").strip("0")
-    if dead or state["SubState"] == "auto-restart" or state.get("NRestarts", "0") != "0":
-        return state.get("ExecMainStatus", "?")
-    return ""
+    return dead or state["SubState"] == "auto-restart" or state.get("NRestarts", "0") != "0"

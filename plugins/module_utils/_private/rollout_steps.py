@@ -10,14 +10,14 @@ from typing import Any
 
 from . import systemd
 from .candidate import Candidate
-from .errors import STILL_SERVES, RolloutError
+from .errors import STILL_SERVES, RolloutError, text_of
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
 from .layout import Layout
 from .probe import HealthCheck
 from .processes import STOP_MARGIN, Processes
 from .records import GenerationRecord, LedgerEvent
-from .serving import is_converged
+from .serving import is_converged, serving_generation
 from .switch import Switch
 
 CANNOT_DRAIN = "{server} can neither stand by nor drain: a release or a stop may cut requests that are under way on its connections."
@@ -44,7 +44,7 @@ class RolloutSteps:
             self.processes, self.health, params["drain_seconds"], params["smoke"], params["smoke_command"]
         )
         self.switch = Switch(self.processes, self.health, params["drain_seconds"], params["watch_seconds"])
-        self.previous = self.layout.live()
+        self.previous = serving_generation(self.layout)
         self.started = time.monotonic()
         self.result: dict[str, Any] = {
             "from": self.previous, "to": self.generation, "changed": False, "seconds": 0.0,
@@ -77,7 +77,8 @@ class RolloutSteps:
             self.record_failure(error)
         except (systemd.SystemdError, OSError) as error:
             step = self.params["step"]
-            raise RolloutError(f"Rollout of {self.generation} stopped at step {step}: {error}") from None
+            reason = self.processes.masked(text_of(error))
+            raise RolloutError(f"Rollout of {self.generation} stopped at step {step}: {reason}") from None
         finally:
             self.result["seconds"] = self.seconds()
 
@@ -85,6 +86,7 @@ class RolloutSteps:
         problem = self.generations.repair_ledger()
         if problem:
             self.warn(problem)
+        self.repair_current()
         self.generations.reconcile()
         step = self.params["step"]
         if step == "discard":
@@ -95,6 +97,16 @@ class RolloutSteps:
             self.candidate.start()
         else:
             self.take_switch()
+
+    def repair_current(self) -> None:
+        """Let ``current`` name what serves, before anything trusts it. Nothing is started or stopped for it."""
+        serving = serving_generation(self.layout)
+        if not serving or self.layout.live() == serving:
+            return
+        lost = self.layout.live()
+        aside = self.layout.point_current(serving)
+        was = f"named {lost}" if lost else f"was no link (it is now {aside})" if aside else "was not there"
+        self.warn(f"{self.layout.current} {was}, while {serving} serves: it names that again.")
 
     def take_switch(self) -> None:
         """Switch, record it, and remove what is not needed any more."""

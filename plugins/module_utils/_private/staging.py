@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+from functools import cached_property
 from typing import Any
 
 from . import systemd
@@ -27,7 +28,7 @@ from .layer import LayerError, compile_bytecode, finds_releases, make_environmen
 from .layout import Layout, read_file, read_json, sync_directory, write_atomically
 from .ownership import updated
 from .records import GenerationRecord, ProjectRecord
-from .serving import is_converged
+from .serving import is_converged, serving_generation
 from .validation import Validation
 
 INCOMING = ".incoming-"
@@ -59,6 +60,11 @@ class Staging:
         if wrong:
             raise StageError(f"The record of {self.generation} cannot have {', '.join(wrong)} as given.")
 
+    @cached_property
+    def serving(self) -> str:
+        """Id of the generation that serves."""
+        return serving_generation(self.layout)
+
     # -- compare -----------------------------------------------------------------------------------
 
     def wanted_files(self) -> dict[str, tuple[bytes, int, int]]:
@@ -82,7 +88,7 @@ class Staging:
         """A shared unit of the live generation is repaired; otherwise it is the switch that changes it."""
         return (
             f"@{self.generation}." in unit
-            or self.layout.live() in ("", self.generation)
+            or self.serving in ("", self.generation)
             or not os.path.exists(os.path.join(self.layout.units, unit))
         )
 
@@ -124,7 +130,7 @@ class Staging:
     def state(self) -> dict[str, Any]:
         """What is ``live``, whether the host has ``converged`` on this generation, and whether that ``drains``."""
         return {
-            "live": self.layout.live(),
+            "live": self.serving,
             "converged": is_converged(self.layout, self.generation, self.units),
             "drains": self.layout.read_record(self.generation).drains,
         }
@@ -299,5 +305,8 @@ class Staging:
             self.params["load_seconds"],
         )  # fmt: skip
         drains = validation.run()
-        state = "good" if self.layout.read_record(self.generation).state == "good" else "validated"
-        Generations(self.layout).set_state(self.generation, state, drains=drains)
+        generations = Generations(self.layout)
+        # The record of what serves may have been lost.
+        serves = self.layout.live() == self.generation and generations.live_since()
+        good = serves or self.layout.read_record(self.generation).state == "good"
+        generations.set_state(self.generation, "good" if good else "validated", drains=drains)

@@ -10,12 +10,19 @@ from contextlib import suppress
 from typing import NoReturn
 
 from . import systemd
+from .addresses import are_disjoint
 from .candidate import Candidate
 from .errors import RolloutError
-from .layout import sync_directory
 from .probe import HealthCheck
 from .processes import PAUSE, STOP_MARGIN, Processes
-from .serving import idle_processes, needs_new_socket, public_workers
+from .serving import (
+    address_problem,
+    idle_processes,
+    needs_new_socket,
+    open_addresses,
+    public_workers,
+    wanted_addresses,
+)
 
 WATCH_PAUSE = 0.5  # seconds
 # Lets a probe fail once while the machine is busy, before the host goes back.
@@ -47,6 +54,7 @@ class Switch:
         if previous == self.generation:
             self.finish()
             return 0.0
+        self.processes.since_start()
         if self.processes.record.drains:
             self.processes.check_alive()
         flipped = time.monotonic()
@@ -63,7 +71,7 @@ class Switch:
             if systemd.running(self.layout.app) != [self.generation]:
                 self.stop_previous()
         except (RolloutError, systemd.SystemdError, OSError) as error:
-            self.go_back(previous, RolloutError(str(error), self.processes.journal()))
+            self.go_back(previous, self.processes.explained(error))
         return switched_in
 
     def finish(self) -> None:
@@ -78,7 +86,7 @@ class Switch:
     def flip(self) -> None:
         """Make the generation live, and wait until it accepts public requests."""
         if needs_new_socket(self.layout, self.processes.units()):
-            self.rebind_socket()
+            self.move_socket()
             return
         self.processes.install_units()
         if not self.processes.record.drains:
@@ -88,14 +96,9 @@ class Switch:
         self.wait_until_public()
 
     def point_current(self) -> None:
-        """The switch: one rename(2). Whoever reads ``current`` sees the old generation or the new one."""
+        """The switch: whoever reads ``current`` sees the old generation or the new one."""
         self.clear_standby()
-        temporary = f"{self.layout.current}.tmp"
-        if os.path.lexists(temporary):
-            os.unlink(temporary)  # of a rollout that was killed here
-        os.symlink(os.path.join("generations", self.generation), temporary)
-        os.rename(temporary, self.layout.current)
-        sync_directory(self.layout.home)
+        self.layout.point_current(self.generation)
 
     def clear_standby(self) -> None:
         """Let a generation that stands by serve again."""
@@ -122,10 +125,31 @@ class Switch:
             f"within {self.health.deadline} s."
         )
 
+    def move_socket(self) -> None:
+        """Listen elsewhere. What serves goes on at the old addresses until the new ones are open and served.
+
+        :raises RolloutError: when a new address is taken; nothing has been stopped then.
+        """
+        units = self.processes.units()
+        problem = address_problem(self.layout, units)
+        if problem:
+            raise RolloutError(problem)
+        if not are_disjoint(wanted_addresses(self.layout, units), open_addresses(self.layout)):
+            self.rebind_socket()
+            return
+        self.processes.stop(self.drain_seconds)  # it was given the old sockets, and has served nobody
+        # What serves keeps its own hold on the old sockets. Alone: stopping these units stops every generation.
+        systemd.systemctl("stop", "--job-mode=ignore-dependencies", *self.public_units())
+        self.processes.install_units()
+        systemd.systemctl("start", f"{self.layout.app}.socket")
+        self.processes.start_web()
+        self.processes.wait_until_healthy(self.health)
+        self.point_current()
+        self.wait_until_public()
+
     def rebind_socket(self) -> None:
-        """Listen elsewhere: the one change that needs a restart, because a bound socket cannot move."""
-        names = (f"{self.layout.app}.service", f"{self.layout.app}.socket")
-        systemd.systemctl("stop", *names, timeout=self.drain_seconds + STOP_MARGIN)
+        """Open the public socket anew, where a new address cannot be open beside an old one: this needs a restart."""
+        systemd.systemctl("stop", *self.public_units(), timeout=self.drain_seconds + STOP_MARGIN)
         self.stop_others()  # they are on their way out: wait for it, so that no two versions work at once
         self.processes.stop(self.drain_seconds)
         self.processes.install_units()
@@ -133,9 +157,13 @@ class Switch:
         self.enable_units()
         self.wait_until_public()
 
+    def public_units(self) -> tuple[str, str]:
+        """The unit that starts what is live, and the one of the public socket."""
+        return f"{self.layout.app}.service", f"{self.layout.app}.socket"
+
     def enable_units(self) -> None:
         """Have the app started at boot, and start what of the generation does not run yet."""
-        names = (f"{self.layout.app}.socket", f"{self.layout.app}.service")
+        names = self.public_units()
         if not all(systemd.is_enabled(name) for name in names):
             systemd.systemctl("enable", "--quiet", *names)
         systemd.systemctl("start", *names)
@@ -149,6 +177,8 @@ class Switch:
         others = [each for each in systemd.instances(self.layout.app) if each != self.generation]
         if not all(self.layout.read_record(each).drains for each in others):
             return False
+        if not all(os.path.isdir(self.layout.worker_states(each)) for each in others):
+            return False  # it was removed, and with it the way to tell them
         for each in others:
             with suppress(FileExistsError, FileNotFoundError):
                 os.close(os.open(self.layout.standby_request(each), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
@@ -205,6 +235,7 @@ class Switch:
         try:
             self.processes.stop(self.drain_seconds, keep_web=True)
             if previous not in systemd.instances(self.layout.app):
+                back.processes.install_units(own_only=True)
                 back.processes.start_web()
                 back.processes.wait_until_healthy(self.health)
             if needs_new_socket(self.layout, back.processes.units()):
@@ -215,6 +246,7 @@ class Switch:
                 back.wait_until_public()
             systemd.systemctl("start", self.layout.target(previous))
         except (RolloutError, systemd.SystemdError, OSError) as second:
-            raise RolloutError(f"{error} Going back to {previous} failed too: {second}", error.journal) from None
+            reason = back.processes.explained(second)
+            raise RolloutError(f"{error} Going back to {previous} failed too: {reason}", error.journal) from None
         self.processes.stop(self.drain_seconds)
         raise RolloutError(f"{error} The host went back to {previous}.", error.journal)

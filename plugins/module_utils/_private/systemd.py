@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import time
 
+from .cause import first_cause
 from .command import run
 
 
 class SystemdError(Exception):
-    """Raised when systemctl refuses or takes too long; the text is its own message."""
+    """Raised when systemctl refuses or takes too long; the text is its own message, or what its journal says of a job."""
 
 
 def systemctl(*arguments: str, timeout: float = 120) -> str:
@@ -18,12 +21,18 @@ def systemctl(*arguments: str, timeout: float = 120) -> str:
 
     :raises SystemdError: with systemctl's own message when it fails or takes longer than ``timeout`` seconds.
     """
+    started = time.time()
     try:
         done = run(["systemctl", *arguments], timeout=timeout)
     except subprocess.TimeoutExpired:
         raise SystemdError(f"systemctl {' '.join(arguments)} took longer than {timeout:g} s") from None
     if done.returncode != 0:
         message = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+        failed = re.search(r"^(?:Job|A dependency job) for (\S+) (?:failed|canceled)", message, re.MULTILINE)
+        if failed:  # and it only says where to look
+            units = dict.fromkeys([failed[1], *(each for each in arguments[1:] if not each.startswith("-"))])
+            _index, cause = first_cause([line for unit in units for line in journal(unit, started)])
+            raise SystemdError(f"{failed[1]} did not {arguments[0]}: {cause or 'systemd does not say why'}")
         raise SystemdError(f"systemctl {' '.join(arguments)}: {message}")
     return done.stdout
 
@@ -65,7 +74,16 @@ def is_schedule(text: str) -> bool:
     return run(["systemd-analyze", "calendar", "--", text]).returncode == 0
 
 
-def journal(unit: str, since: float, lines: int = 30) -> list[str]:
-    """The last lines a unit, or all that fit a pattern, wrote since a moment (seconds since the epoch)."""
-    options = ["--no-pager", "--quiet", "--output=cat", f"--lines={lines}", f"--since=@{int(since)}"]
+def active_since(unit: str) -> float:
+    """When a unit became active, in seconds since the epoch; 0 when it is not active."""
+    shown = properties(unit, "ActiveState", "ActiveEnterTimestampMonotonic")
+    if shown["ActiveState"] != "active":
+        return 0.0
+    return time.time() - time.monotonic() + int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+
+
+def journal(unit: str, since: float) -> list[str]:
+    """All lines that a unit, or all that fit a pattern, wrote since a moment (seconds since the epoch)."""
+    run(["journalctl", "--sync"], timeout=30)
+    options = ["--no-pager", "--quiet", "--output=cat", f"--since=@{since:.6f}"]
     return list(run(["journalctl", *options, "--unit", unit], timeout=30).stdout.splitlines())

@@ -8,10 +8,13 @@ import inspect
 import json
 import os
 import re
+from typing import Any
 
 from . import app_check, systemd
+from .cause import explain, hint
 from .errors import STILL_SERVES, StageError
 from .layout import Layout
+from .serving import address_problem
 from .transient import Transient, TransientError
 
 
@@ -33,14 +36,13 @@ class Validation:
         self.record = layout.read_record(generation)
 
     def run(self) -> bool:
-        """Check the host, load the app, and ask its worker class.
+        """Check the host, load the app, and make its server ready.
 
         :returns: whether the server stands by and drains.
-        :raises StageError: naming what is absent, or what keeps the app from loading.
+        :raises StageError: naming what is absent, or what keeps the app or its server from starting.
         """
         self.check_host()
-        self.load_app()
-        return self.can_drain()
+        return self.load_app()
 
     def check_host(self) -> None:
         """:raises StageError: when something that the units name is not on the host."""
@@ -61,39 +63,51 @@ class Validation:
                         f"(see systemd.time(7), OnCalendar). {STILL_SERVES}"
                     )
 
-    def load_app(self) -> None:
-        """:raises StageError: with the problems that app_check found, or how it died."""
+        problem = address_problem(self.layout, self.units)
+        if problem:
+            raise StageError(f"{problem} {STILL_SERVES}")
+
+    def load_app(self) -> bool:
+        """Load the app and what serves it, in one process.
+
+        :returns: whether the server stands by and drains.
+        :raises StageError: with the problems that app_check found, or how it died.
+        """
         script = inspect.getsource(app_check)
         try:
             transient = Transient(self.layout, self.generation)
-            rc, output, _seconds = transient.run(["python", "-", self.target], self.load_seconds, script)
+            argv = ["python", "-", self.target, json.dumps(self.service())]
+            rc, output, _seconds = transient.run(argv, self.load_seconds, script)
         except TransientError as error:
             raise StageError(f"{self.target} could not be loaded: {error} {STILL_SERVES}") from None
         answer = next((line for line in reversed(output.splitlines()) if line.startswith('{"problems"')), "")
         if not answer:
-            last = " ".join(output.split()[-60:])
-            raise StageError(f"{self.target} died while it was loaded (exit code {rc}): {last} {STILL_SERVES}")
-        problems = json.loads(answer)["problems"]
-        if problems:
-            raise StageError(" ".join([*problems, STILL_SERVES]))
+            sentence, _shown = explain(f"{self.target} died while it was loaded (exit code {rc})", output.splitlines())
+            raise StageError(f"{sentence} {STILL_SERVES}")
+        found = json.loads(answer)
+        if found["problems"]:
+            sentence = " ".join(found["problems"])
+            raise StageError(" ".join(filter(None, (sentence, hint(sentence), STILL_SERVES))))
+        return bool(found["drains"])
 
-    def can_drain(self) -> bool:
-        """Does the server stand by and drain? An app's own worker class is asked in the layer that it will run in.
+    def service(self) -> dict[str, Any]:
+        """What app_check has to know of the service."""
+        server = self.record.server or "gunicorn"
+        name = "uvicorn.json" if server == "uvicorn" else "gunicorn.conf.py"
+        return {
+            "server": server,
+            "configuration": os.path.join(self.layout.generation(self.generation), name),
+            "worker_class": self.record.worker_class,
+            "programs": self.programs(),
+        }
 
-        :raises StageError: when there is no such class.
-        """
-        worker_class = self.record.worker_class
-        if not worker_class:
-            return self.record.server != "gunicorn-asgi"
-        try:
-            argv = ["python", "-m", "forge_worker", worker_class]
-            _rc, output, _seconds = Transient(self.layout, self.generation).run(argv, self.load_seconds)
-        except TransientError as error:
-            raise StageError(
-                f"forge_worker_class: {worker_class} could not be loaded: {error} {STILL_SERVES}"
-            ) from None
-        answer = (output.strip().splitlines() or ["problem: it prints nothing"])[-1]
-        if answer not in ("drains", "cannot drain"):
-            why = answer.partition(" ")[2]
-            raise StageError(f"forge_worker_class: {worker_class} cannot be loaded: {why}. {STILL_SERVES}")
-        return answer == "drains"
+    def programs(self) -> dict[str, str]:
+        """Programs of the other processes, name to what is looked for on the PATH."""
+        found = {}
+        for name, text in self.units.items():
+            for command in re.findall(r'^ExecStart=/usr/bin/env "--" (.+)$', text, re.MULTILINE):
+                words = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r'"((?:[^"\\]|\\.)*)"', command)]
+                program = next((word for word in words if "=" not in word), "")
+                process = name.partition("@")[0].partition(".")[2]
+                found[process] = program.replace("%%", "%").replace("$$", "$")
+        return found

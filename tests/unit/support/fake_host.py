@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import addresses, probe
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import candidate as candidate_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import layout as layout_module
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import probe
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.candidate import Candidate
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.probe import HealthCheck
@@ -36,6 +36,8 @@ class Host:
         quick(monkeypatch, self.systemd)
         self.answers: dict[str, list[int]] = {}
         self.smoke = ""
+        self.address_problem = ""
+        monkeypatch.setattr(addresses, "problem", lambda *_arguments: self.address_problem)
         monkeypatch.setattr(probe, "ask", self.ask)
         monkeypatch.setattr(candidate_module, "smoke_problem", lambda *_arguments: self.smoke)
         for generation in (OLD, NEW):
@@ -46,6 +48,7 @@ class Host:
         point(self.layout, generation)
         self.systemd.active = {*PUBLIC, self.layout.service(generation), self.layout.socket(generation)}
         self.systemd.enabled = set(PUBLIC)
+        self.systemd.open_private_socket(generation)
 
     def ask(self, socket: str, _path: str, _timeout: float) -> tuple[int, str]:
         """Answers of a generation in turn, the last one for ever; 200 where the test has none."""

@@ -54,8 +54,7 @@ class FakeOs:
 class FakeTransient:
     """Loads the app, or does not."""
 
-    answer = (0, '{"problems": [], "settings": false}\n')
-    worker_answer = (0, "drains\n")
+    answer = (0, '{"problems": [], "settings": false, "drains": true}\n')
     asked: list[list[str]] = []
 
     def __init__(self, layout: Layout, generation: str) -> None:
@@ -63,7 +62,7 @@ class FakeTransient:
 
     def run(self, argv: list[str], timeout: int, script: str = "") -> tuple[int, str, float]:
         self.asked.append(argv)
-        return (*(self.worker_answer if "forge_worker" in argv else self.answer), 0.1)
+        return (*self.answer, 0.1)
 
 
 def without_root(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
@@ -76,6 +75,7 @@ def without_root(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     for module in (staging, complete, layout_module):
         monkeypatch.setattr(module, "os", fake)
     monkeypatch.setattr(systemd, "systemctl", lambda *arguments, timeout=0: calls.append(arguments) or "")
+    monkeypatch.setattr(systemd, "instances", lambda _app: [])
     monkeypatch.setattr(staging, "is_converged", lambda *_arguments: False)
     monkeypatch.setattr(validation, "Transient", FakeTransient)
     monkeypatch.setattr(FakeTransient, "asked", [])

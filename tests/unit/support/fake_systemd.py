@@ -11,12 +11,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import serving, systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 
 
 class FakeSystemd:
-    """Units and their states. Workers of a generation are public while ``current`` names it, as the real ones are."""
+    """Units and their states. Workers of a generation are public from when ``current`` names it until they are told to
+    stand by, as the real ones are."""
 
     def __init__(self, layout: Layout, workers: int = 2) -> None:
         self.layout = layout
@@ -26,6 +27,7 @@ class FakeSystemd:
         self.calls: list[tuple[str, ...]] = []
         self.dies_at_start: set[str] = set()
         self.never_public: set[str] = set()
+        self.public: set[str] = set()
         self.ends_after: dict[str, int] = {}
         self.ended: list[str] = []
         self.on_start: Callable[[list[str]], object] = lambda _units: None
@@ -35,10 +37,13 @@ class FakeSystemd:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("systemctl", "properties", "is_enabled", "instances", "running", "states", "journal"):
             monkeypatch.setattr(systemd, name, getattr(self, name))
+        monkeypatch.setattr(serving, "is_alive", lambda _pid: True)
+        monkeypatch.setattr(serving, "children", lambda _pid: self.children())
 
     def systemctl(self, verb: str, *arguments: str, timeout: float = 120) -> str:
         self.calls.append((verb, *arguments))
         units = [argument for argument in arguments if not argument.startswith("-")]
+        alone = "--job-mode=ignore-dependencies" in arguments
         if verb == "start":
             if f"{self.layout.app}.service" in set(units) - self.active:  # starts what current names
                 live = self.layout.live()
@@ -48,16 +53,20 @@ class FakeSystemd:
             if any(unit.startswith(f"{self.layout.app}@") and unit.endswith(".service") for unit in units):
                 units.append(f"{self.layout.app}.socket")  # Sockets=
             self.active |= set(units) - self.dies_at_start
+            for unit in units:
+                if unit.endswith(".socket") and "@" in unit:
+                    self.open_private_socket(unit.partition("@")[2][: -len(".socket")])
             self.on_start(units)
         elif verb == "stop":
             self.active = {unit for unit in self.active if not any(fnmatch(unit, pattern) for pattern in units)}
             shared = {f"{self.layout.app}.service", f"{self.layout.app}.socket"}
-            if shared & set(units):  # PartOf
+            if shared & set(units) and not alone:  # PartOf
                 self.active = {unit for unit in self.active if "@" not in unit}
         elif verb == "enable":
             self.enabled |= set(units)
         elif verb == "show":
-            return "".join(f"Listen={address} (Stream)\n" for address in self.listens)
+            state = "active" if units[0] in self.active else "inactive"
+            return f"ActiveState={state}\n" + "".join(f"Listen={address} (Stream)\n" for address in self.listens)
         self.tick()
         return ""
 
@@ -68,10 +77,12 @@ class FakeSystemd:
             if self.ends_after[unit] <= 0:
                 self.active.discard(unit)
                 self.ended.append(unit)
-        for generation in self.instances(self.layout.app):
+        instances = self.instances(self.layout.app)
+        self.public = {each for each in {*self.public, self.layout.live()} if each in instances} - self.never_public
+        for generation in instances:
             states = Path(self.layout.worker_states(generation))
             states.mkdir(parents=True, exist_ok=True)
-            public = generation == self.layout.live() and generation not in self.never_public
+            public = generation in self.public and not os.path.exists(self.layout.standby_request(generation))
             for number in range(self.workers):
                 (states / str(100 + number)).write_text("public\n" if public else "standby\n")
 
@@ -79,7 +90,16 @@ class FakeSystemd:
         self.tick()
         state = "active" if unit in self.active else "failed" if unit in self.dies_at_start else "inactive"
         sub = "auto-restart" if unit in self.dies_at_start else "running"
-        return {"ActiveState": state, "SubState": sub, "NRestarts": "0", "Job": "0", "ExecMainStatus": "3"}
+        known = {"NRestarts": "0", "Job": "0", "ExecMainCode": "1", "ExecMainStatus": "3", "MainPID": "99"}
+        return {"ActiveState": state, "SubState": sub, **known}
+
+    def open_private_socket(self, generation: str) -> None:
+        os.makedirs(self.layout.run, exist_ok=True)
+        Path(self.layout.private_socket(generation)).touch()
+
+    def children(self) -> list[str]:
+        """Processes of any generation, none of which ever ends."""
+        return [str(100 + number) for number in range(self.workers)]
 
     def wanted_by(self, target: str) -> list[str]:
         path = Path(self.layout.units, target)
@@ -104,7 +124,7 @@ class FakeSystemd:
         names = [unit for unit in self.active if "@" in unit and unit.endswith((".service", ".timer"))]
         return sorted({name.partition("@")[2].rpartition(".")[0] for name in names})
 
-    def journal(self, _unit: str, _since: float, _lines: int = 30) -> list[str]:
+    def journal(self, _unit: str, _since: float) -> list[str]:
         return self.wrote
 
 

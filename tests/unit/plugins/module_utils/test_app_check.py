@@ -221,3 +221,89 @@ def test_a_wsgi_app_is_told_from_every_kind_of_asgi_app(app: Any, expected: bool
 )
 def test_is_what_is_missing_the_target_itself(name: str, module: str, expected: bool) -> None:
     assert app_check.is_above(name, module) == expected
+
+
+# -- the server and other processes ----------------------------------------------------------------
+
+REPOSITORY = Path(__file__).parents[4]
+CONFIGURATION = (
+    'import os\nworker_class = "forge_worker.ForgeWorker"\nworker_tmp_dir = os.environ["RUNTIME_DIRECTORY"]\n'
+)
+OWN_CLASS = """
+from uvicorn_worker import UvicornWorker
+
+class Worker(UvicornWorker): ...
+
+class Other(UvicornWorker):
+    async def _serve(self): ...
+"""
+OF_ANOTHER = """
+import forge_worker
+forge_worker.AppWorker = forge_worker.with_drain(forge_worker.load("shop.Other"))
+worker_class = "forge_worker.AppWorker"
+"""
+
+
+def check_service(tmp_path: Path, configuration: str, server: str = "gunicorn", **service: Any) -> dict[str, Any]:
+    """As a validation does it, with the server's own files."""
+    for name, text in {"main.py": PLAIN, "shop.py": OWN_CLASS, "settings": configuration}.items():
+        (tmp_path / name).write_text(text)
+    known = {"server": server, "configuration": str(tmp_path / "settings"), "worker_class": "", "programs": {}}
+    done = subprocess.run(
+        [sys.executable, app_check.__file__, "main:app", json.dumps({**known, **service})], cwd=tmp_path,
+        capture_output=True, text=True, timeout=30, check=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{REPOSITORY}/roles/service/files"},
+    )  # fmt: skip
+    assert done.stdout.startswith('\n{"problems"')
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "service", "drains"),
+    [
+        (CONFIGURATION, {}, True),
+        ('worker_class = "asgi"\n', {"server": "gunicorn-asgi"}, False),
+        ('{"timeout_keep_alive": 75}', {"server": "uvicorn"}, True),
+        (OF_ANOTHER.replace("Other", "Worker"), {"worker_class": "shop.Worker"}, True),
+        (OF_ANOTHER, {"worker_class": "shop.Other"}, False),
+    ],
+)
+def test_server_is_made_ready_and_says_whether_it_drains(
+    tmp_path: Path, configuration: str, service: dict[str, Any], drains: bool
+) -> None:
+    found = check_service(tmp_path, configuration, **service)
+    assert (found["problems"], found["drains"]) == ([], drains)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "service", "problem"),
+    [
+        ("workers = 'many'\n", {}, "gunicorn does not start with this configuration: Error: invalid literal for int"),
+        ("raise OSError('gone')\n", {}, "gunicorn does not start with this configuration: OSError: gone."),
+        ("worker_class = 'forge_worker.No'\n", {}, "gunicorn does not start with this configuration: "),
+        ("from uvicorn.server import Missing\n", {}, "ImportError: cannot import name 'Missing' from 'uvicorn.server'"),
+        ('{"no_such": 1}', {"server": "uvicorn"}, "uvicorn does not start with this configuration: TypeError: "),
+        ('{"http": "no.such:Protocol"}', {"server": "uvicorn"}, "uvicorn does not start with this configuration: "),
+        (OF_ANOTHER, {"worker_class": "shop.No"}, "forge_worker_class: shop.No cannot be loaded: AttributeError: "),
+        (CONFIGURATION, {"programs": {"queue": "celeri"}}, "forge_processes: queue: the service finds no program celeri."),
+        (CONFIGURATION, {"programs": {"queue": "/etc/passwd"}}, "forge_processes: queue: the service finds no program"),
+        (CONFIGURATION, {"programs": {"queue": "sh"}}, ""),
+    ],
+)  # fmt: skip
+def test_server_or_process_that_would_not_start_is_said(
+    tmp_path: Path, configuration: str, service: dict[str, Any], problem: str
+) -> None:
+    found = check_service(tmp_path, configuration, **service)["problems"]
+    assert len(found) == bool(problem)
+    assert problem in " ".join(found)
+    assert "Traceback" not in " ".join(found)
+
+
+def test_old_uvicorn_is_said_before_it_serves(tmp_path: Path) -> None:
+    """Its protocols have no ClientDisconnected, which forge_server.py imports."""
+    (tmp_path / "uvicorn" / "protocols").mkdir(parents=True)
+    for name in ("__init__.py", "server.py", "config.py", "protocols/__init__.py", "protocols/utils.py"):
+        (tmp_path / "uvicorn" / name).write_text("class Config: ...\nclass Server: ...\n")
+    (problem,) = check_service(tmp_path, CONFIGURATION)["problems"]
+    assert problem.startswith("gunicorn does not start with this configuration: ")
+    assert "ClientDisconnected" in problem

@@ -13,7 +13,6 @@ import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import candidate as candidate_module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import RolloutError
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.masking import MASK
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.probe import HealthCheck
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.processes import Processes
@@ -79,8 +78,10 @@ def test_candidate_that_is_not_healthy_is_stopped(host: Host, answers: list[int]
 
 def test_candidate_that_exits_is_not_waited_for(host: Host) -> None:
     host.systemd.dies_at_start.add(host.layout.service(NEW))
-    with pytest.raises(RolloutError, match=rf"Generation {NEW} exited \(status 3\): its journal says why"):
+    host.systemd.wrote = ["booting", "ValueError: no hunter22-hunter22", "shutting down"]
+    with pytest.raises(RolloutError, match=rf"Generation {NEW} exited \(status 3\): ValueError: no \*+\. *$") as caught:
         host.candidate(deadline=100000).start()
+    assert caught.value.journal[0] == "ValueError: no ********", "it begins with the cause"
     assert host.running == [OLD]
     assert PUBLIC[1] not in host.stopped()
 
@@ -113,7 +114,7 @@ def test_candidate_that_fails_a_smoke_test_is_stopped(host: Host, monkeypatch: p
         sentence = f"Candidate {NEW} failed a smoke test: GET /orders answered 500, not 200."
     else:
         options = {"smoke_command": "check 'a b'"}
-        sentence = f"""Candidate {NEW} failed the smoke test "check 'a b'" with exit code 1: no stock"""
+        sentence = f"""Candidate {NEW} failed the smoke test "check 'a b'" with exit code 1: no stock."""
     with pytest.raises(RolloutError) as caught:
         host.candidate(**options).start()
     assert str(caught.value) == sentence
@@ -166,14 +167,66 @@ def test_deadline_that_passes_between_two_looks_is_no_timeout_below_zero(
     assert min(timeouts) > 0
 
 
-def test_address_that_is_taken_is_said(host: Host) -> None:
-    os.unlink(host.layout.current)
-    host.systemd.active, host.systemd.enabled = set(), set()
+def test_address_that_is_taken_is_said_before_anything_starts(host: Host) -> None:
+    host.systemd.listens = ["0.0.0.0:9000"]
+    host.address_problem = "forge_listen: 0.0.0.0:8000 is taken by sshd, process 7 (ssh.service)."
+    with pytest.raises(
+        RolloutError, match=rf"^Candidate {NEW} was not started. forge_listen: 0.0.0.0:8000 is taken by"
+    ):
+        host.candidate().start()
+    assert not any(call[0] in ("start", "stop") for call in host.systemd.calls)
+
+
+def test_address_that_is_open_already_is_not_tried(host: Host) -> None:
+    host.address_problem = "it is not asked for"
+    host.candidate().start()
+
+
+def test_first_release_whose_socket_does_not_open_says_what_systemd_says(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.nothing_was_released()
+    systemctl = host.systemd.systemctl
     host.systemd.dies_at_start.add("forge.socket")
-    Generations(host.layout).set_state(NEW, "validated", listen=["0.0.0.0:80"])
-    with pytest.raises(RolloutError, match=r"^forge.socket could not be opened: something else .* on 0.0.0.0:80"):
+
+    def refuse(verb: str, *arguments: str, timeout: float = 120) -> str:
+        if (verb, *arguments) == ("start", "forge.socket"):
+            raise systemd.SystemdError("forge.socket did not start: Failed to create listening socket")
+        return systemctl(verb, *arguments, timeout=timeout)
+
+    monkeypatch.setattr(systemd, "systemctl", refuse)
+    with pytest.raises(RolloutError, match=r"^forge.socket did not start: Failed to create listening socket\.$"):
         host.candidate().start()
     assert host.running == []
+
+
+def test_candidate_is_healthy_when_every_worker_has_started(host: Host) -> None:
+    host.systemd.workers = 1
+    with pytest.raises(
+        RolloutError, match=rf"^Candidate {NEW} was not healthy within 30 s: 1 of 2 workers have started"
+    ):
+        host.candidate().start()
+    assert host.running == [OLD]
+    host.systemd.workers = 2
+    host.candidate().start()
+    assert host.running == [OLD, NEW]
+
+
+def test_candidate_whose_workers_die_over_and_over_is_not_waited_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.systemd.workers = 1
+    processes = iter(range(100, 10000))
+    monkeypatch.setattr(host.systemd, "children", lambda: [str(next(processes))])
+    with pytest.raises(RolloutError, match=rf"^Candidate {NEW} is not healthy: its workers die, one after the other"):
+        host.candidate(deadline=1000).start()
+    assert next(processes) < 110
+
+
+def test_stock_candidate_needs_all_its_processes(stock: Host) -> None:
+    stock.systemd.workers = 1
+    with pytest.raises(RolloutError, match="1 of 2 workers have started"):
+        stock.candidate().start()
 
 
 def test_stock_candidate_is_tried_without_the_public_socket_and_stopped(stock: Host) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.reco
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.rollout_steps import RolloutSteps
 from ansible_collections.thecodeforge.fastapi.plugins.modules.rollout import ARGUMENT_SPEC
 from fake_host import NEW, OLD, Host
+from fake_systemd import point
 
 DEFAULTS = {name: option.get("default") for name, option in ARGUMENT_SPEC.items()}
 
@@ -184,3 +186,38 @@ def test_points_at_which_system_tests_kill_a_rollout_exist() -> None:
     for unit, owner, function in points:
         found = importlib.import_module(f"{systemd.__package__}.{unit}")
         assert callable(getattr(getattr(found, owner), function))
+
+
+@pytest.mark.parametrize(
+    ("damage", "warning"),
+    [
+        (lambda host: os.unlink(host.layout.current), "was not there"),
+        (lambda host: (os.unlink(host.layout.current), os.mkdir(host.layout.current)), "was no link (it is now "),
+        (lambda host: point(host.layout, NEW), f"named {NEW}"),
+        (lambda host: point(host.layout, "ffffffffffff-00000000"), "named ffffffffffff-00000000"),
+    ],
+)
+@pytest.mark.parametrize("answer", [200, 500])
+def test_lost_link_stops_nothing_that_serves(steps: Steps, damage: Any, warning: str, answer: int) -> None:
+    host = steps.host
+    host.systemd.tick()
+    damage(host)
+    host.answers[NEW] = [answer]
+    candidate = steps.take("candidate")
+    assert (candidate["from"], candidate["healthy"]) == (OLD, answer == 200)
+    assert host.layout.service(OLD) not in host.stopped()
+    assert host.layout.live() == OLD
+    assert f"{host.layout.current} {warning}" in steps.warnings[0]
+    assert f"while {OLD} serves: it names that again." in steps.warnings[0]
+    if answer == 200:
+        steps.take("switch")
+        assert (host.layout.live(), host.running) == (NEW, [NEW])
+
+
+def test_candidate_that_was_left_behind_is_not_taken_for_what_serves(steps: Steps) -> None:
+    host = steps.host
+    steps.take("candidate")
+    os.unlink(host.layout.current)
+    host.systemd.systemctl("stop", host.layout.service(OLD))
+    assert steps.take("candidate")["from"] == ""
+    assert host.layout.live() == ""

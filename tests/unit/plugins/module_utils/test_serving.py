@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import serving
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import LedgerEvent
@@ -15,6 +17,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.serv
     is_converged,
     needs_new_socket,
     public_workers,
+    serving_generation,
 )
 from fake_systemd import FakeSystemd, point, stage
 
@@ -38,6 +41,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
     fake.enabled = {"forge.service", "forge.socket"}
     fake.active = {*fake.enabled, layout.service(LIVE)}
     fake.listens = ["/run/x.sock", "0.0.0.0:8000"]
+    fake.open_private_socket(LIVE)
     return fake
 
 
@@ -53,6 +57,7 @@ def test_generation_that_serves_alone_and_will_after_a_boot_is_converged(host: F
         lambda host: host.active.discard(host.layout.service(LIVE)),
         lambda host: host.active.add(host.layout.service(OTHER)),
         lambda host: host.active.discard("forge.service"),
+        lambda host: os.unlink(host.layout.private_socket(LIVE)),
         lambda host: host.active.discard("forge.socket"),
         lambda host: host.enabled.discard("forge.service"),
         lambda host: host.enabled.discard("forge.socket"),
@@ -74,6 +79,30 @@ def test_socket_moves_only_when_it_listens_elsewhere_or_not_at_all(host: FakeSys
     assert needs_new_socket(host.layout, UNITS)
     host.active.discard("forge.socket")
     assert needs_new_socket(host.layout, UNITS), "an active service keeps it from being opened"
+
+
+def test_worker_that_was_killed_is_not_counted(host: FakeSystemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.tick()
+    assert public_workers(host.layout, LIVE) == 2
+    monkeypatch.setattr(serving, "is_alive", lambda pid: pid == "100")
+    assert public_workers(host.layout, LIVE) == 1
+
+
+def test_what_serves_is_found_without_current(host: FakeSystemd) -> None:
+    host.tick()
+    assert serving_generation(host.layout) == LIVE
+    host.active.add(host.layout.service(OTHER))
+    os.unlink(host.layout.current)
+    host.tick()
+    assert serving_generation(host.layout) == LIVE, "the other one stands by"
+    host.active.discard(host.layout.service(LIVE))
+    assert serving_generation(host.layout) == ""
+
+
+def test_what_serves_is_found_when_its_words_are_lost_too(host: FakeSystemd) -> None:
+    os.unlink(host.layout.current)
+    assert not Path(host.layout.worker_states(LIVE)).exists()
+    assert serving_generation(host.layout) == LIVE
 
 
 def test_workers_that_say_public_are_counted(host: FakeSystemd) -> None:

@@ -46,11 +46,11 @@ def test_first_stage_makes_everything_and_the_second_finds_nothing(
     record = stage.layout.read_record(GENERATION)
     assert record == GenerationRecord(release=RELEASE, state="validated", workers=3, drains=True)
     assert not stage.layout.live()
-    assert calls == [("daemon-reload",)]
+    assert [call for call in calls if call[0] != "show"] == [("daemon-reload",)]
 
     again = make().compare()
     assert (again["missing"], again["drifted"]) == ([], [])
-    assert FakeTransient.asked == [["python", "-", "shop.main:app"]]
+    assert [argv[:3] for argv in FakeTransient.asked] == [["python", "-", "shop.main:app"]]
 
 
 def test_who_built_a_generation_is_recorded_and_another_builder_is_no_change(make: Callable[..., Staging]) -> None:

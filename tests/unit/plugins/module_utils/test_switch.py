@@ -149,13 +149,43 @@ def test_first_generation_that_fails_after_its_switch_leaves_nothing_live(host: 
     assert host.running == []
 
 
-def test_another_address_restarts_the_public_socket(host: Host) -> None:
+def test_another_address_is_open_and_served_before_the_old_one_stops(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host.systemd.listens = ["0.0.0.0:9000"]
     host.candidate().start()
-
+    opened: list[tuple[list[str], str]] = []
+    host.systemd.on_start = lambda units: (
+        units == ["forge.socket"]
+        and opened.append((host.running, (Path(host.layout.units) / "forge.socket").read_text()))
+    )
     host.switch().run()
-    assert "forge.socket" in host.stopped()
+    assert len(opened) == 1
+    assert opened[0][0] == [OLD], "it goes on with its own hold on the old socket"
+    assert "ListenStream=0.0.0.0:8000" in opened[0][1]
+    assert ("stop", "--job-mode=ignore-dependencies", *PUBLIC) in host.systemd.calls
     assert host.running == [NEW]
+    assert set(PUBLIC) <= host.systemd.active
+
+
+def test_address_that_cannot_be_open_beside_the_old_one_restarts_the_app(host: Host) -> None:
+    host.systemd.listens = ["127.0.0.1:8000"]
+    host.candidate().start()
+    host.switch().run()
+    assert ("stop", *PUBLIC) in host.systemd.calls
+    assert host.running == [NEW]
+
+
+def test_address_that_was_taken_meanwhile_stops_nothing(host: Host) -> None:
+    host.systemd.listens = ["0.0.0.0:9000"]
+    unit = Path(host.layout.generation(OLD)) / "units" / "forge.socket"
+    unit.write_text("[Socket]\nListenStream=0.0.0.0:9000\n")
+    host.candidate().start()
+    host.address_problem = "forge_listen: 0.0.0.0:8000 is taken by nginx."
+    with pytest.raises(RolloutError, match=r"is taken by nginx\."):
+        host.switch().run()
+    assert host.layout.service(OLD) not in host.stopped()
+    assert not any(unit in host.stopped() for unit in PUBLIC)
 
 
 def test_switch_to_what_is_live_stops_what_runs_beside_it(host: Host) -> None:

@@ -11,7 +11,12 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import app_check, systemd
+from ansible_collections.thecodeforge.fastapi.plugins.filter.generation_units import generation_units
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import (
+    app_check,
+    systemd,
+    validation,
+)
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.transport.host_call import SentModules
@@ -22,7 +27,11 @@ from fake_staging import GENERATION, FakeTransient
     ("answer", "sentence"),
     [
         ((0, json.dumps({"problems": ["FORGE_A is missing."], "settings": True})), "FORGE_A is missing. What served"),
-        ((-11, "warming up\n"), r"shop.main:app died while it was loaded \(exit code -11\): warming up What served"),
+        ((-11, "warming up\n"), r"shop.main:app died while it was loaded \(exit code -11\): warming up. What served"),
+        (
+            (1, "warming up\nMemoryError: too large\nbye\n"),
+            r"\(exit code 1\): MemoryError: too large. Memory may have run out: .* What served",
+        ),
         ((0, ""), "died while it was loaded"),
     ],
 )
@@ -36,37 +45,46 @@ def test_app_that_does_not_load_is_not_validated(
     assert make().compare()["missing"] == ["validation"]
 
 
-@pytest.mark.parametrize(
-    ("record", "answer", "drains"),
-    [
-        ({}, "", True),
-        ({"server": "uvicorn"}, "", True),
-        ({"server": "gunicorn-asgi"}, "", False),
-        ({"worker_class": "shop.W"}, "warming up\ndrains\n", True),
-        ({"worker_class": "shop.W"}, "warming up\ncannot drain\n", False),
-    ],
-)
+@pytest.mark.parametrize("drains", [True, False])
 def test_generation_knows_whether_it_drains(
-    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, record: dict[str, str], answer: str, drains: bool
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch, drains: bool
 ) -> None:
-    monkeypatch.setattr(FakeTransient, "worker_answer", (0, answer))
-    stage = make(record=record)
+    monkeypatch.setattr(FakeTransient, "answer", (0, f"warming up\n{json.dumps({'problems': [], 'drains': drains})}\n"))
+    stage = make()
     stage.apply(stage.compare()["missing"])
     assert stage.layout.read_record(GENERATION).drains is drains
-    assert make(record=record).compare()["drains"] is drains
+    assert make().compare()["drains"] is drains
 
 
-def test_worker_class_that_cannot_be_loaded_is_told(
+def test_server_and_programs_are_asked_in_the_process_that_loads_the_app(make: Callable[..., Staging]) -> None:
+    units = generation_units(
+        "[Service]\n",
+        "forge",
+        {
+            "worker": {"command": "LEVEL=1 'my prog' 100%", "count": 2},
+            "nightly": {"command": "report", "schedule": "daily"},
+        },
+    )
+    stage = make(units=units, record={"worker_class": "shop.W"})
+    stage.apply(stage.compare()["missing"])
+    ((_python, _dash, target, service),) = FakeTransient.asked
+    assert target == "shop.main:app"
+    assert json.loads(service) == {
+        "server": "gunicorn",
+        "configuration": f"{stage.home}/gunicorn.conf.py",
+        "worker_class": "shop.W",
+        "programs": {"worker.1": "my prog", "worker.2": "my prog", "nightly": "report"},
+    }
+
+
+def test_address_that_is_taken_is_said_before_migrations(
     make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = (0, "problem ImportError: No module named 'shop.w'\n")
-    monkeypatch.setattr(FakeTransient, "worker_answer", answer)
-    stage = make(record={"worker_class": "shop.w.W"})
-    with pytest.raises(
-        StageError,
-        match=r"^forge_worker_class: shop.w.W cannot be loaded: ImportError: No module named 'shop.w'\. What",
-    ):
+    monkeypatch.setattr(validation, "address_problem", lambda _layout, units: f"{sorted(units)} is taken.")
+    stage = make(units={"forge.socket": "[Socket]\nListenStream=0.0.0.0:22\n"})
+    with pytest.raises(StageError, match=r"^\['forge.socket'\] is taken. What served before still serves.$"):
         stage.apply(stage.compare()["missing"])
+    assert FakeTransient.asked == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import TransientError
 from ansible_collections.thecodeforge.fastapi.plugins.modules import migrate as module
@@ -24,8 +25,9 @@ COMMANDS = ["alembic upgrade head"]
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """Two generations of releases that differ in code alone."""
+    monkeypatch.setattr(systemd, "instances", lambda _app: [])
     layout = Layout(str(tmp_path), "forge")
     for generation in (FIRST, SECOND):
         release = generation.split("-")[0]
@@ -109,7 +111,8 @@ class FakeTransient:
 
     def run(self, argv: list[str], _timeout: int) -> tuple[int, str, float]:
         self.ran.append(argv)
-        return int("fail" in argv), f"{argv[0]} ran\n", 0.5
+        printed = f"preparing\nOperationalError: no {argv[0]}\nbye\n" if "loudly" in argv else f"{argv[0]} ran\n"
+        return int("fail" in argv), printed, 0.5
 
 
 PARAMS = {"generation": SECOND, "commands": COMMANDS, "paths": [], "version_command": "alembic current", "timeout": 5}
@@ -134,11 +137,21 @@ def test_commands_run_in_order_and_then_the_version_is_asked(layout: Layout, mon
 
 
 def test_command_that_fails_is_named_and_the_next_is_not_run(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TransientError, match=r"^'upgrade fail': it failed with exit code 1; its output says why\.$"):
+    with pytest.raises(TransientError, match=r"^'upgrade fail' failed with exit code 1: upgrade ran\.$"):
         outcome(layout, monkeypatch, commands=["upgrade fail", "second"])
     assert FakeTransient.ran == [["upgrade", "fail"]]
     with pytest.raises(TransientError, match=r"^\"a 'b\": it cannot be read"):
         outcome(layout, monkeypatch, commands=["a 'b"])
+
+
+def test_output_of_a_command_that_fails_begins_with_the_first_error(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Transient", FakeTransient)
+    result: dict[str, Any] = {"changed": True, "lines": [], "version": "", "seconds": 0.0}
+    with pytest.raises(TransientError, match=r"failed with exit code 1: OperationalError: no upgrade\.$"):
+        migrate(layout, {**PARAMS, "commands": ["first", "upgrade fail loudly"]}, result)
+    assert result["lines"] == ["$ upgrade fail loudly", "OperationalError: no upgrade", "bye"]
 
 
 def test_same_inputs_are_migrated_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

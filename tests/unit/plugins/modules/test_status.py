@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.gene
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import LedgerEvent
 from ansible_collections.thecodeforge.fastapi.plugins.modules import status as module
 from fake_host import NEW, OLD, ORPHAN, Host, with_processes
+from fake_systemd import point
 
 
 class Answered(Exception):
@@ -59,7 +61,23 @@ def test_what_serves_and_since_when(host: Host, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda host: os.unlink(host.layout.current), "nothing was ever released here"),
+        (lambda host: host.nothing_was_released(), "nothing was ever released here"),
+        (lambda host: os.unlink(host.layout.current), rf"{OLD} serves, and \S+/current is no link to it"),
+        (lambda host: point(host.layout, NEW), rf"{OLD} serves, and \S+/current names {NEW}"),
+        (lambda host: os.unlink(host.layout.record(OLD)), rf"\S+/{OLD}/release.json cannot be read"),
+        (
+            lambda host: os.unlink(f"{host.layout.units}/forge@{OLD}.service"),
+            rf"\S+/forge@{OLD}.service is missing or masked",
+        ),
+        (lambda host: host.systemd.active.discard("forge.socket"), "forge.socket is not active"),
+        (
+            lambda host: host.systemd.enabled.discard("forge.service"),
+            "forge.service is not enabled, so that nothing .*",
+        ),
+        (
+            lambda host: os.unlink(host.layout.private_socket(OLD)),
+            rf"\S+/{OLD}.sock was removed: systemctl restart forge .*",
+        ),
         (lambda host: host.systemd.active.discard(host.layout.service(OLD)), f"{OLD} does not run"),
         (lambda host: host.systemd.active.add(host.layout.service(ORPHAN)), f"{ORPHAN} runs beside it"),
         (
@@ -75,4 +93,5 @@ def test_problem_is_a_sentence(
 ) -> None:
     change(host)
     found = status(monkeypatch)
-    assert (found["healthy"], found["problem"]) == (False, problem)
+    assert not found["healthy"]
+    assert re.fullmatch(problem, found["problem"])

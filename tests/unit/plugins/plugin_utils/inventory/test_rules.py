@@ -244,6 +244,11 @@ def test_settings_that_no_process_can_be_given_are_named(settings: dict[Any, Any
             "forge_worker_class is for forge_server: gunicorn, not for uvicorn",
         ),
         ({"forge_server": "uvicorn", "forge_workers": 2}, "forge_server: uvicorn is one process"),
+        (
+            {"forge_listen": ["0.0.0.0:8000", "[::1]:80", "127.0.0.1:8000"]},
+            "forge_listen: 0.0.0.0:8000 and 127.0.0.1:8000 are the same or overlap: leave out one of them.",
+        ),
+        ({"forge_listen": ["8000", "[::1]:8000"]}, "forge_listen: 8000 and [::1]:8000 are the same or overlap"),
         ({"forge_directory": "../other"}, "forge_directory must be a path inside the release"),
         ({"forge_directory": "/srv"}, "forge_directory must be a path inside the release"),
         ({"forge_directory": "a b"}, "forge_directory must be a path inside the release"),
