@@ -29,6 +29,18 @@ options:
     type: list
     elements: str
     default: []
+  app:
+    description: Name of the app.
+    type: str
+    default: ""
+  root:
+    description: Directory that holds the apps.
+    type: path
+    default: /srv
+  database_port:
+    description: Port of the PostgreSQL that is looked at; V(0) when none is.
+    type: int
+    default: 0
   systems:
     description:
       - Operating systems that are supported, each as C(ID) and C(VERSION_ID) of C(/etc/os-release). A host that runs another,
@@ -102,6 +114,14 @@ host:
       type: list
       elements: str
       returned: always
+    postgresql:
+      description: The PostgreSQL on O(database_port), its settings, rules, roles and databases; empty without that option.
+      type: dict
+      returned: always
+    uses_earlier_names:
+      description: Does the live generation connect to the database C(forge) as C(forge), as earlier versions named them?
+      type: bool
+      returned: always
     booted_with_systemd:
       description: Is systemd the init of this host?
       type: bool
@@ -121,12 +141,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.command import run
 from ..module_utils._private.debian import missing_packages
+from ..module_utils._private.postgresql import PostgreSQL, look, uses_earlier_names
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "python": {"type": "str", "required": True},
     "user": {"type": "str", "required": True},
     "group": {"type": "str", "required": True},
     "packages": {"type": "list", "elements": "str", "default": []},
+    "app": {"type": "str", "default": ""},
+    "root": {"type": "path", "default": "/srv"},
+    "database_port": {"type": "int", "default": 0},
     "systems": {"type": "list", "elements": "str", "default": []},
 }
 PROBE = "import sys,platform as p;print(p.python_version());print(sys.executable)"
@@ -158,6 +182,8 @@ class HostFacts(TypedDict):
     account: bool  # whether user and group exist, as a service account should
     missing_packages: list[str]
     missing_prerequisites: list[str]  # what the host does not have yet, for people to read
+    postgresql: PostgreSQL
+    uses_earlier_names: bool  # of a database
     booted_with_systemd: bool
 
 
@@ -266,6 +292,8 @@ def gather(params: dict[str, Any]) -> HostFacts:
             *([] if account else [f"the account {params['user']} (group {params['group']}, no login)"]),
             *(f"the package {name}" for name in packages),
         ],
+        "postgresql": look(params["database_port"], params["app"]) if params["database_port"] else {},
+        "uses_earlier_names": uses_earlier_names(os.path.join(params["root"], params["app"], "current", "environment")),
         "booted_with_systemd": os.path.isdir("/run/systemd/system"),
     }
 
