@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from typing import Any
 
@@ -32,6 +33,9 @@ NO_POSTGRESQL = (
     "The group forge_database needs the collection community.postgresql, which the controller does not have: "
     "ansible-galaxy collection install community.postgresql."
 )
+# In place of the database's URL while variables are checked, so that it is seen which of them refer to it.
+STANDS_FOR = "known-when-the-server-was-looked-at"
+STANDS_FOR_URL = f"postgresql://{STANDS_FOR}:{STANDS_FOR}@{STANDS_FOR}:5432/{STANDS_FOR}"
 OPTIONS = declared_options()  # read once, when Ansible loads this, and not again in each of its forks
 
 
@@ -51,6 +55,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{NO_POSTGRESQL} Nothing was changed.")
         problems = unknown_names(names, OPTIONS)
         values: dict[str, Any] = {}
+        self._provide_database_url(task_vars or {})
         for name in sorted(names & set(OPTIONS)):
             if not RESULT.match(name):
                 value, undefined = self._evaluate(name, (task_vars or {})[name])
@@ -66,7 +71,16 @@ class ActionModule(ActionBase):
             problems += wrong_names(values)
         if problems:
             raise AnsibleActionFail(" ".join([*problems, "Nothing was changed."]))
-        return {**result, "changed": False}
+        return {**result, "changed": False, "uses_database": uses_database(values)}
+
+    def _provide_database_url(self, task_vars: dict[str, Any]) -> None:
+        """Let variables refer to the URL of the inventory's database, which is known when its server has been looked at."""
+        groups = task_vars.get("groups", {})
+        if groups.get("forge_database") and not task_vars.get("forge_database_url"):
+            self._templar.available_variables = {
+                **self._templar.available_variables,
+                "forge_database_url": STANDS_FOR_URL,
+            }
 
     def _evaluate(self, name: str, value: Any) -> tuple[Any, list[str]]:
         """Return the value of a variable, and a sentence for each part of it that is undefined."""
@@ -91,6 +105,12 @@ def has_collection(namespace: str, name: str) -> bool:
         return importlib.util.find_spec(f"ansible_collections.{namespace}.{name}") is not None
     except ImportError:
         return False
+
+
+def uses_database(values: dict[str, Any]) -> bool:
+    """Return whether the inventory asks for a database: by a value that holds a part of its URL, or by naming it."""
+    named = ("forge_database_name", "forge_database_user", "forge_database_password")
+    return any(values.get(name) for name in named) or STANDS_FOR in json.dumps(values, default=str)
 
 
 def last_cause(error: AnsibleError) -> str:

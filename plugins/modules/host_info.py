@@ -67,6 +67,10 @@ options:
     type: list
     elements: str
     default: []
+  database_port:
+    description: Port of the PostgreSQL that is looked at; V(0) when none is.
+    type: int
+    default: 0
   systems:
     description:
       - Operating systems that are supported, each as C(ID) and C(VERSION_ID) of C(/etc/os-release). A host that runs another,
@@ -156,6 +160,14 @@ host:
       type: list
       elements: str
       returned: always
+    postgresql:
+      description: The PostgreSQL on O(database_port), its settings, rules, roles and databases; empty without that option.
+      type: dict
+      returned: always
+    uses_earlier_names:
+      description: Does the live generation connect to the database C(forge) as C(forge), as earlier versions named them?
+      type: bool
+      returned: always
     booted_with_systemd:
       description: Is systemd the init of this host?
       type: bool
@@ -177,6 +189,7 @@ from ..module_utils._private.command import run
 from ..module_utils._private.conflicts import Conflict, Look
 from ..module_utils._private.debian import missing_packages, unavailable_packages
 from ..module_utils._private.layout import Layout
+from ..module_utils._private.postgresql import PostgreSQL, look, uses_earlier_names
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "python": {"type": "str", "required": True},
@@ -196,6 +209,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
         "default": ["account", "address", "directory", "project", "unit"],
     },
     "packages": {"type": "list", "elements": "str", "default": []},
+    "database_port": {"type": "int", "default": 0},
     "systems": {"type": "list", "elements": "str", "default": []},
 }
 PROBE = "import sys,platform as p;print(p.python_version());print(sys.executable)"
@@ -230,6 +244,8 @@ class HostFacts(TypedDict):
     unavailable_packages: list[str]  # those, and that of the interpreter, that no package source has
     identity: str  # of this machine, whatever an inventory calls it
     missing_prerequisites: list[str]  # what the host does not have yet, for people to read
+    postgresql: PostgreSQL
+    uses_earlier_names: bool  # of a database
     booted_with_systemd: bool
 
 
@@ -342,6 +358,8 @@ def gather(params: dict[str, Any]) -> HostFacts:
             *([] if account["ready"] else [f"the account {account['user']} (group {account['group']}, no login)"]),
             *(f"the package {name}" for name in packages),
         ],
+        "postgresql": look(params["database_port"], params["app"]) if params["database_port"] else {},
+        "uses_earlier_names": uses_earlier_names(os.path.join(params["root"], params["app"], "current", "environment")),
         "booted_with_systemd": os.path.isdir("/run/systemd/system"),
     }
 

@@ -23,4 +23,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+uses_database:
+  description: Does a variable refer to C(forge_database_url), or give the database a name or a password?
+  type: bool
+  returned: success
 """

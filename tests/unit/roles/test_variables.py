@@ -12,7 +12,6 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
 ROLES = Path(__file__).parents[3] / "roles"
-LOCAL_RULES = 3  # of pg_hba.conf: the server's own host
 
 
 def load(role: str, path: str) -> Any:
@@ -34,42 +33,36 @@ def test_the_lock_lies_on_the_first_host_of_the_app_unless_the_inventory_says_ot
     assert compute("release", "__forge_lock_host", groups={}, ansible_play_hosts_all=["web2"]) == "web2"
 
 
-def rules(**variables: Any) -> list[dict[str, str]]:
-    return compute("postgresql", "__forge_postgresql_rules", inventory_hostname="db1", **variables)
-
-
-def test_the_database_lets_only_the_clients_in_and_only_with_a_password() -> None:
-    found = rules(forge_postgresql_clients=["192.0.2.7", "2001:db8::7", "192.0.2.7", "198.51.100.0/24"])
-    assert found[LOCAL_RULES:] == [
-        {"source": source, "method": "scram-sha-256"}
-        for source in ("192.0.2.7/32", "198.51.100.0/24", "2001:db8::7/128")
-    ]
-    assert {rule["method"] for rule in found if rule.get("contype") != "local"} == {"scram-sha-256"}
-    assert {rule["source"] for rule in found[1:LOCAL_RULES]} == {"127.0.0.1/32", "::1/128"}
-
-
-@pytest.mark.parametrize("word", ["everyone", "all", "samenet", ".example.org"])
-def test_a_word_that_postgresql_would_take_for_more_than_an_address_becomes_a_network_that_is_none(word: str) -> None:
-    """postgresql_pg_hba refuses it then: "neither a valid IP address, network, hostname or keyword"."""
-    assert rules(forge_postgresql_clients=[word])[LOCAL_RULES:] == [{"source": f"{word}/32", "method": "scram-sha-256"}]
-
-
 def test_the_clients_are_the_hosts_of_the_app_unless_the_inventory_says_otherwise() -> None:
     facts = {"web1": ["192.0.2.7"], "web2": ["192.0.2.8", "2001:db8::8"], "db1": ["192.0.2.9"]}
-    fleet = {
-        "groups": {"forge_app": ["web1", "web2", "db1"]},
+    fleet: dict[str, Any] = {
+        "inventory_hostname": "db1",
+        "groups": {"forge_app": ["web1", "web2", "web3", "db1"]},
         "hostvars": {name: {"forge_host_facts": {"host": {"addresses": found}}} for name, found in facts.items()},
     }
-    assert [rule["source"] for rule in rules(**fleet)[LOCAL_RULES:]] == [
-        "192.0.2.7/32",
-        "192.0.2.8/32",
-        "2001:db8::8/128",
-    ]
-    given = rules(**fleet, forge_postgresql_clients=["203.0.113.1"])
-    assert [rule["source"] for rule in given[LOCAL_RULES:]] == ["203.0.113.1/32"]
-    no_fleet: dict[str, Any] = {"groups": {}, "hostvars": {}}
-    assert rules(**no_fleet)[LOCAL_RULES:] == []
-    assert compute("postgresql", "__forge_postgresql_listen", **no_fleet, inventory_hostname="db1") == "localhost"
+    fleet["hostvars"]["web3"] = {}  # outside of --limit
+    clients = "__forge_postgresql_clients"
+    assert sorted(compute("postgresql", clients, **fleet)) == ["192.0.2.7", "192.0.2.8", "2001:db8::8"]
+    assert compute("postgresql", clients, **fleet, forge_postgresql_clients=["203.0.113.1"]) == ["203.0.113.1"]
+    assert compute("postgresql", clients, groups={}, hostvars={}, inventory_hostname="db1") == []
+
+
+def test_names_of_the_database_follow_what_was_seen_of_the_server_or_of_what_serves() -> None:
+    live = {"forge_host_facts": {"host": {"uses_earlier_names": True}}}
+    mark = "# Managed by thecodeforge.fastapi for app shop\n# Database orders of role clerk.\n"
+    seen = {"directory": "/etc/x", "files": {"/etc/x/conf.d/shop.conf": mark}}
+    server = {"forge_host_facts": {"host": {"uses_earlier_names": False, "postgresql": seen}}}
+    groups = {"forge_app": ["web1", "web2"], "forge_database": ["db1"]}
+    shop = {"inventory_hostname": "web1", "groups": groups, "forge_app": "shop"}
+    names = "__forge_database_names"
+    nothing: dict[str, Any] = {"web1": {}, "web2": {}, "db1": {}}
+    assert compute("postgresql", names, **shop, hostvars=nothing) == {"database": "shop", "role": "shop"}
+    limited = {**nothing, "web2": live}
+    assert compute("postgresql", names, **shop, hostvars=limited) == {"database": "forge", "role": "forge"}
+    whole = {**limited, "db1": server}
+    assert compute("postgresql", names, **shop, hostvars=whole) == {"database": "orders", "role": "clerk"}
+    given = {"forge_database_name": "mine", "forge_database_user": "me"}
+    assert compute("postgresql", names, **shop, **given, hostvars=whole) == {"database": "mine", "role": "me"}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +75,8 @@ def test_the_clients_are_the_hosts_of_the_app_unless_the_inventory_says_otherwis
 )
 def test_the_url_of_the_database_is_that_of_the_inventory_or_of_our_server(host: str, given: str, url: str) -> None:
     facts = load("postgresql", "tasks/url.yml")[0]["ansible.builtin.set_fact"]
-    fleet = {"groups": {"forge_database": ["db1"]}, "hostvars": {"db1": {"ansible_host": "192.0.2.9"}}}
+    fleet: dict[str, Any] = {"groups": {"forge_database": ["db1"]}, "hostvars": {"db1": {"ansible_host": "192.0.2.9"}}}
+    fleet["hostvars"]["web1"] = {}
     variables = {"inventory_hostname": host, "forge_database_password": "pw", "forge_database_url": given}
     assert compute("postgresql", facts["forge_database_url"], **fleet, **variables) == url
 

@@ -7,6 +7,7 @@ Every function returns the problems it has found, a sentence each; an empty list
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Callable
@@ -27,6 +28,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROLES = Path(__file__).parents[4] / "roles"
 APP = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 ACCOUNT = re.compile(r"^[a-z_][a-z0-9_-]{0,31}\Z")
+DATABASE = re.compile(
+    r"^(?!(postgres|template[01]|pg_.*|all|replication|sameuser|samerole)\Z)[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z"
+)
 TARGET = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?\Z")
 LISTEN = re.compile(r"^(\d{1,5}|[0-9.]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}|/[^\s%]+)\Z")
 ROOT = re.compile(r"^(/[A-Za-z0-9._-]+)+/?\Z")  # it stands in units, where blanks and % have a meaning
@@ -91,6 +95,13 @@ def is_address(address: Any) -> bool:
     return bool(LISTEN.match(str(address))) and (port is None or 0 < int(port[1]) < 65536)
 
 
+def is_network(address: Any) -> bool:
+    try:
+        return bool(ipaddress.ip_network(str(address), strict=False))
+    except ValueError:
+        return False
+
+
 def is_below(path: Any) -> bool:
     return bool(DIRECTORY.match(str(path))) and not str(path).startswith(".")
 
@@ -124,6 +135,8 @@ RULES = (
     Rule("forge_database_connections forge_keep forge_lock_wait forge_memory_max_mb forge_watch_seconds "
          "forge_worker_connections forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
+    Rule("forge_database_name forge_database_user", lambda name: not name or bool(DATABASE.match(str(name))),
+         "{name} must be letters, digits, dots, dashes and underscores, 63 at most, and not a name of PostgreSQL's own."),
     Rule("forge_health_path", lambda path: str(path).startswith("/"),
          "{name} must start with a slash."),
     Rule("forge_smoke", lambda requests: all(str(each.get("path", "")).startswith("/") for each in requests),
@@ -140,6 +153,8 @@ RULES_FOR_ENTRIES = (
          "{name}: {value!r} must be a path below /var/lib, without a slash at its start, such as shop or shop/uploads."),
     Rule("forge_cache_directories", is_below,
          "{name}: {value!r} must be a path below /var/cache, without a slash at its start, such as shop or shop/uploads."),
+    Rule("forge_postgresql_clients", is_network,
+         "{name}: {value!r} must be an address or a network, such as 192.0.2.7 or 198.51.100.0/24."),
     Rule("forge_writable_paths", matches(ROOT),
          "{name}: {value!r} must be an absolute path of letters, digits, dots, dashes and underscores."),
 )  # fmt: skip

@@ -23,10 +23,12 @@ PLAY = """
 """
 
 
-def preflight(tmp_path: Path, *extra: str, **variables: Any) -> tuple[int, str]:
+def preflight(tmp_path: Path, *extra: str, in_database: bool = False, **variables: Any) -> tuple[int, str]:
     """Exit code and output of a run with these inventory variables, at a verbosity that shows much."""
     (tmp_path / "play.yml").write_text(PLAY)
     inventory = {"all": {"hosts": {"localhost": {"ansible_connection": "local", **variables}}}}
+    if in_database:
+        inventory["forge_database"] = {"hosts": {"localhost": {}}}
     (tmp_path / "hosts.json").write_text(json.dumps(inventory))
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.json", "-vv", "--diff", *extra, "play.yml"],
@@ -128,3 +130,24 @@ def test_collection_that_is_not_there_is_noticed() -> None:
     assert preflight_plugin.has_collection("thecodeforge", "fastapi")
     assert not preflight_plugin.has_collection("thecodeforge", "none")
     assert not preflight_plugin.has_collection("nobody", "none")
+
+
+def test_that_the_inventory_asks_for_a_database_is_seen_wherever_its_url_is_used(tmp_path: Path) -> None:
+    """Its server has not been looked at by then, so there is something in its place; the role sets it afterwards."""
+
+    def uses(**variables: Any) -> bool:
+        found = preflight(
+            tmp_path, "-e", json.dumps({"mine": "{{ forge_database_url }}"}), in_database=True, **variables
+        )
+        assert found[0] == 0, found[1]
+        return '"uses_database": true' in found[1] or "uses_database: true" in found[1]
+
+    assert not uses(forge_environment={"SECRET_KEY": "x"})
+    assert uses(forge_environment={"DATABASE_URL": "{{ forge_database_url }}"})
+    assert uses(forge_environment={"DATABASE_URL": "{{ mine | replace('postgresql:', 'postgresql+asyncpg:') }}"})
+    assert uses(forge_environment_plain={"PGHOST": "{{ forge_database_url | urlsplit('hostname') }}"})
+    assert uses(forge_files=[{"name": "shop.ini", "content": "url = {{ mine }}"}])
+    assert uses(forge_database_name="shop")
+    assert not uses(
+        forge_database_url="postgresql://me@elsewhere/shop", forge_environment={"DATABASE_URL": "{{ mine }}"}
+    )
