@@ -37,10 +37,10 @@ class Processes:
         return [Processes(self.layout, name) for name in running if name != self.generation]
 
     def units(self) -> dict[str, str]:
-        """Unit files that belong to the generation, name to text."""
+        """Unit files that belong to the generation, name to text; none when its directory is gone."""
         directory = os.path.join(self.layout.generation(self.generation), "units")
         found = {}
-        for name in sorted(os.listdir(directory)):
+        for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
             with open(os.path.join(directory, name), encoding="utf-8") as handle:
                 found[name] = handle.read()
         return found

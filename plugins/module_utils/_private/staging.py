@@ -25,6 +25,7 @@ from .layer import LayerError, compile_bytecode, make_environment
 from .layout import Layout, sync_directory, write_atomically
 from .records import GenerationRecord
 from .serving import is_converged
+from .takeover import is_foreign
 from .validation import Validation
 
 INCOMING = ".incoming-"
@@ -76,12 +77,13 @@ class Staging:
         return files
 
     def installs(self, unit: str) -> bool:
-        """A shared unit of the live generation is repaired; otherwise it is the switch that changes it."""
-        return (
-            f"@{self.generation}." in unit
-            or self.layout.live() in ("", self.generation)
-            or not os.path.exists(os.path.join(self.layout.units, unit))
-        )
+        """A shared unit of the live generation is repaired; otherwise, and where it is somebody else's, the switch does it."""
+        if f"@{self.generation}." in unit:
+            return True
+        live = self.layout.live()
+        if not live and is_foreign(self.layout, unit):
+            return False
+        return live in ("", self.generation) or not os.path.exists(os.path.join(self.layout.units, unit))
 
     def differing(self) -> tuple[list[str], list[str]]:
         """Files that are absent, and files that have drifted."""
