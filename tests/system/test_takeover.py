@@ -22,7 +22,7 @@ APP: dict[str, Any] = {
 BY_HAND = """[Service]
 User=www-data
 WorkingDirectory=/opt
-ExecStart=/opt/venv/bin/python -m uvicorn shop.main:app --host {host} --port 8200 --no-access-log
+ExecStart=/opt/venv/bin/python -m uvicorn shop.main:app --host 0.0.0.0 --port 8200 --no-access-log
 Restart=always
 
 [Install]
@@ -49,31 +49,31 @@ def blog(box: Fleet, source: Path) -> dict[str, Any]:
     return settings
 
 
-def by_hand(box: Fleet, host: str) -> None:
-    box.on("box", f"cat > /etc/systemd/system/shop.service <<'E'\n{BY_HAND.format(host=host)}E\n"
+def by_hand(box: Fleet) -> None:
+    box.on("box", f"cat > /etc/systemd/system/shop.service <<'E'\n{BY_HAND}E\n"
                   "systemctl daemon-reload; systemctl enable --quiet --now shop")  # fmt: skip
     box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8200/version"))
 
 
-@pytest.mark.parametrize(("host", "listen"), [("0.0.0.0", "0.0.0.0:8200"), ("0.0.0.0", "8200")])
+@pytest.mark.parametrize("listen", ["0.0.0.0:8200", "8200"])
 def test_hand_made_service_is_taken_over_without_a_lost_connection(
-    box: Fleet, source: Path, blog: dict[str, Any], host: str, listen: str
+    box: Fleet, source: Path, blog: dict[str, Any], listen: str
 ) -> None:
-    by_hand(box, host)
+    by_hand(box)
     settings = named("shop", listen, source)
     url = f"http://{box.address('box')}:8200"
     unit = box.on("box", "cat /etc/systemd/system/shop.service")
 
     refused = box.play("site", check=False, **settings)
     assert refused.rc != 0
-    assert "take it over with forge_take_over: [unit]" in refused.said()
+    assert "forge_take_over" in refused.said()
     bad = {"forge_environment_plain": {"HEALTH": 503}, "forge_health_deadline": 4}
     with load(url, closing=8) as result:
-        sick = box.play("deploy", check=False, **settings, **bad, forge_take_over=["unit"])
+        sick = box.play("site", check=False, **settings, **bad, forge_take_over=["unit"])
         assert sick.rc != 0
         assert box.on("box", "cat /etc/systemd/system/shop.service") == unit
         assert box.on("box", "systemctl is-active shop; systemctl is-enabled shop").split() == ["active", "enabled"]
-        run = box.play("deploy", **settings, forge_take_over=["unit"])
+        run = box.play("site", **settings, forge_take_over=["unit"])
     assert "shop.service was made by somebody else and serves at 0.0.0.0:8200" in run.said()
     assert result["total"] > 300
     assert result["lost"] == {}
@@ -82,7 +82,7 @@ def test_hand_made_service_is_taken_over_without_a_lost_connection(
         box.on("box", 'curl -s http://127.0.0.1:8200/version | grep -c "$(basename $(readlink /srv/shop/current))"')
         == "1"
     )
-    assert box.on("box", "pgrep -f /opt/venv/bin/python || echo none") == "none"
+    assert box.on("box", "pgrep -u www-data || echo none") == "none"
 
     box.on("box", "systemctl restart shop")
     box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8200/version"))
