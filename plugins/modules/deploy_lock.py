@@ -145,9 +145,10 @@ class Lock:
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     layout = Layout(module.params["root"], module.params["app"])
-    if module.check_mode:
+    if module.check_mode or (module.params["state"] != "held" and not os.path.lexists(layout.lock)):
+        # Also of an app that was removed meanwhile: nothing is made only to be looked into.
         lock = Lock(layout.lock, module.params)
-        result = lock.result(changed=False)
+        result = lock.result(changed=False, refused=module.params["state"] == "refreshed")
     else:
         os.umask(0o022)
         os.makedirs(layout.home, mode=0o755, exist_ok=True)

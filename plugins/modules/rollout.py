@@ -18,6 +18,8 @@ description:
     stops.
   - A server that can neither stand by nor drain is tried on its private socket alone and stopped again. At the switch
     it starts beside the old generation, and serves as soon as it can.
+  - Where a hand-made service of the app's name runs, it serves until the new generation does, and is then stopped; new
+    connections go to the one or the other, and its unit file is kept.
   - A step that finds its work done does nothing.
 author: The Code Forge (@thecodeforge)
 options:
@@ -74,6 +76,11 @@ options:
     description: Good generations to keep.
     type: int
     default: 5
+  take_over:
+    description: What of somebody else's may be taken over. V(unit) is a hand-made service of the app's name.
+    type: list
+    elements: str
+    default: []
   schema:
     description: Version of the database's schema that the generation was migrated to; a rollback compares it.
     type: str
@@ -153,6 +160,7 @@ ARGUMENT_SPEC = {
     "watch_seconds": {"type": "int", "default": 10},
     "drain_seconds": {"type": "int", "default": 20},
     "keep": {"type": "int", "default": 5},
+    "take_over": {"type": "list", "elements": "str", "default": []},
     "schema": {"type": "str", "default": ""},
 }
 

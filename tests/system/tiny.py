@@ -102,10 +102,14 @@ def write_project(directory: Path, *requirements: str, **files: str) -> Path:
 
 
 @contextmanager
-def load(url: str) -> Iterator[dict[str, Any]]:
-    """Requests of several kinds while the block runs; afterwards the mapping says what became of them."""
+def load(url: str, **clients: int) -> Iterator[dict[str, Any]]:
+    """Requests of several kinds while the block runs; afterwards the mapping says what became of them.
+
+    :param clients: kind to number of clients; several of each when there are none.
+    """
+    kinds = clients or {"keepalive": 2, "closing": 2, "post": 2, "pausing": 6}
     command = [sys.executable, str(REPOSITORY / "tests" / "bench" / "load.py"), url]
-    command += ["--clients", "keepalive=2,closing=2,post=2,pausing=6"]
+    command += ["--clients", ",".join(f"{kind}={count}" for kind, count in kinds.items())]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = {}
     try:

@@ -13,6 +13,7 @@ from .errors import RolloutError
 from .probe import HealthCheck, smoke_problem
 from .processes import Processes
 from .serving import address_problem, lost_socket, open_addresses
+from .takeover import TakeOver, is_foreign
 from .transient import Transient, TransientError, argv_of
 
 DISCARD_SECONDS = 5
@@ -41,28 +42,33 @@ class Candidate:
         self.smoke_command = smoke_command
 
     def start(self) -> None:
-        """Start the generation and put it through its tests. A server that cannot stand by is stopped again.
+        """Start the generation and put it through its tests. One that cannot stand by, or takes over, is stopped again.
 
         :raises RolloutError: when it does not pass; it is stopped by then.
         """
         self.check_address()
         self.check_private_socket()
         self.stop_orphans()
-        drains = self.processes.record.drains
+        alone = not self.processes.record.drains or self.takes_over()
         try:
             self.check_room()
-            self.processes.install_units(own_only=True, trial=not drains)
+            self.processes.install_units(own_only=True, trial=alone)
             self.processes.start_web()
             self.processes.wait_until_healthy(self.health)
             self.run_smoke_tests()
-            self.check_public_socket()
+            if not alone:
+                self.check_public_socket()
         except (RolloutError, systemd.SystemdError, OSError) as error:
             failure = self.processes.explained(error)
             self.discard()
             raise failure from None
-        if not drains:
+        if alone:
             self.processes.stop(self.drain_seconds)
             self.processes.install_units(own_only=True)
+
+    def takes_over(self) -> bool:
+        """Does somebody else's service run under the app's name? Then its port is opened at the switch."""
+        return TakeOver(self.layout, self.generation, self.processes.units()).is_due()
 
     def stop_orphans(self) -> None:
         """Stop what a killed rollout left behind: all but the live one. Also a candidate of this generation, which may
@@ -126,6 +132,6 @@ class Candidate:
         except systemd.SystemdError:
             systemd.systemctl("kill", "--signal=SIGKILL", self.processes.service)
             self.processes.stop(self.drain_seconds)
-        if not self.layout.live():
+        if not self.layout.live() and not is_foreign(self.layout, f"{self.layout.app}.socket"):
             # Nothing can serve yet: an open public socket would only fail over and over.
             systemd.systemctl("stop", f"{self.layout.app}.socket")

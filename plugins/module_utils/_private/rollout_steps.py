@@ -61,6 +61,7 @@ class RolloutSteps:
                 raise RolloutError(f"Generation {self.generation} is not staged on this host: stage it first.")
             self.result["changed"] = True
             return
+        self.check_take_over()
         try:
             if is_converged(self.layout, self.generation, self.processes.units()):
                 return
@@ -81,6 +82,26 @@ class RolloutSteps:
             raise RolloutError(f"Rollout of {self.generation} stopped at step {step}: {reason}") from None
         finally:
             self.result["seconds"] = self.seconds()
+
+    def check_take_over(self) -> None:
+        """Say what is taken over.
+
+        :raises RolloutError: when there is something of somebody else's that may not be, or cannot be, taken over.
+        """
+        take_over = self.switch.take_over
+        foreign = take_over.foreign()
+        if not foreign or self.params["step"] == "discard":
+            return
+        problem = take_over.problem()
+        if "unit" not in self.params["take_over"]:
+            problem = (
+                f"{', '.join(foreign)} on this host was made by somebody else: take it over with forge_take_over: [unit], or "
+                "give forge_app another name."
+            )
+        if problem:
+            raise RolloutError(f"{problem} Nothing was started or stopped.")
+        if self.params["step"] == "candidate":
+            self.warn(take_over.notice())
 
     def take_step(self) -> None:
         problem = self.generations.repair_ledger()

@@ -29,6 +29,7 @@ from .layout import Layout, read_file, read_json, sync_directory, write_atomical
 from .ownership import updated
 from .records import GenerationRecord, ProjectRecord
 from .serving import is_converged, serving_generation
+from .takeover import is_foreign
 from .validation import Validation
 
 INCOMING = ".incoming-"
@@ -85,12 +86,12 @@ class Staging:
         return files
 
     def installs(self, unit: str) -> bool:
-        """A shared unit of the live generation is repaired; otherwise it is the switch that changes it."""
-        return (
-            f"@{self.generation}." in unit
-            or self.serving in ("", self.generation)
-            or not os.path.exists(os.path.join(self.layout.units, unit))
-        )
+        """A shared unit of the live generation is repaired; otherwise, and where it is somebody else's, the switch does it."""
+        if f"@{self.generation}." in unit:
+            return True
+        if not self.serving and is_foreign(self.layout, unit):
+            return False
+        return self.serving in ("", self.generation) or not os.path.exists(os.path.join(self.layout.units, unit))
 
     def differing(self) -> tuple[list[str], list[str]]:
         """Files that are absent, and files that have drifted."""

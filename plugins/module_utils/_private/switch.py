@@ -23,6 +23,7 @@ from .serving import (
     public_workers,
     wanted_addresses,
 )
+from .takeover import TakeOver
 
 WATCH_PAUSE = 0.5  # seconds
 # Lets a probe fail once while the machine is busy, before the host goes back.
@@ -43,6 +44,7 @@ class Switch:
         self.health = health
         self.drain_seconds = drain_seconds
         self.watch_seconds = watch_seconds
+        self.take_over = TakeOver(self.layout, self.generation, processes.units())
 
     def run(self) -> float:
         """Flip, watch the new generation, stop the old one.
@@ -55,11 +57,15 @@ class Switch:
             self.finish()
             return 0.0
         self.processes.since_start()
-        if self.processes.record.drains:
+        takes_over = self.take_over.is_due()
+        if self.processes.record.drains and not takes_over:
             self.processes.check_alive()
         flipped = time.monotonic()
         try:
-            self.flip()
+            if takes_over:
+                self.flip_beside()
+            else:
+                self.flip()
             switched_in = time.monotonic() - flipped
             # Watched, the new one may turn out sick: then the old one can serve again at once.
             self.stop_others(keep_web=self.watch_seconds > 0 and self.others_stand_by())
@@ -79,6 +85,8 @@ class Switch:
         self.clear_standby()
         self.processes.install_units()
         self.stop_others()
+        if self.take_over.is_due():
+            self.take_over.end_old(self.drain_seconds + STOP_MARGIN)
         self.enable_units()
         if idle_processes(self.layout, self.generation):
             self.processes.check_other_processes()
@@ -94,6 +102,20 @@ class Switch:
             self.processes.wait_until_healthy(self.health)
         self.point_current()
         self.wait_until_public()
+
+    def flip_beside(self) -> None:
+        """Take over from somebody else's service: it serves until this generation does, and while that is watched."""
+        self.take_over.open_beside()
+        self.processes.start_web()
+        self.processes.wait_until_healthy(self.health)
+        self.take_over.forget_drop_in()
+        self.processes.install_units()
+        self.point_current()
+        self.wait_until_public()
+        self.take_over.hand_over()
+        if not self.layout.processes(self.generation):  # which start only when the old service has ended
+            self.watch(time.monotonic() + self.watch_seconds)
+        self.take_over.end_old(self.drain_seconds + STOP_MARGIN)
 
     def point_current(self) -> None:
         """The switch: whoever reads ``current`` sees the old generation or the new one."""
@@ -228,7 +250,9 @@ class Switch:
         :raises RolloutError: always: ``error``, and how the way back went.
         """
         if not previous:
-            os.unlink(self.layout.current)
+            with suppress(FileNotFoundError):
+                os.unlink(self.layout.current)
+            self.take_over.undo()
             Candidate(self.processes, self.health, self.drain_seconds).discard()
             raise error
         back = Switch(Processes(self.layout, previous), self.health, self.drain_seconds, watch_seconds=0)

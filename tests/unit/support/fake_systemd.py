@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import serving, systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.ownership import mark
 
 
 class FakeSystemd:
@@ -134,7 +135,7 @@ def stage(layout: Layout, generation: str, **record: object) -> None:
     (home / "units").mkdir(parents=True)
     (home / "environment").write_text('FORGE_SECRET_KEY="hunter22-hunter22"\n')
     (home / "units" / layout.service(generation)).write_text(f"# {generation}\n")
-    (home / "units" / f"{layout.app}.socket").write_text("[Socket]\nListenStream=0.0.0.0:8000\n")
+    (home / "units" / f"{layout.app}.socket").write_text(f"# {mark(layout.app)}\n[Socket]\nListenStream=0.0.0.0:8000\n")
     release = generation.partition("-")[0]
     known = {
         "generation": generation,

@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.thecodeforge.fastapi.plugins.filter.database_url import database_url
 from ansible_collections.thecodeforge.fastapi.plugins.filter.environment_file import environment_file
+from ansible_collections.thecodeforge.fastapi.plugins.filter.remove_report import remove_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.rollback_target import rollback_target
 from ansible_collections.thecodeforge.fastapi.plugins.filter.rollout_report import rollout_report
 from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
@@ -214,3 +215,16 @@ def test_status_says_how_a_host_differs_from_the_inventory(
 ) -> None:
     compared = {**release, "generation": generation}
     assert status_report(["web1"], [host_status()], [compared])[1][7] == drift
+
+
+def test_a_removal_ends_with_a_row_for_each_thing() -> None:
+    found = {
+        "removed": [{"what": "unit", "name": "shop.service"}],
+        "left": [{"what": "path", "name": "/x", "why": "not ours"}],
+    }
+    rows = remove_report(["web1", "web2"], [{"app": found}, {"app": {"removed": [], "left": []}}], removed=False)
+    assert rows[1:] == [
+        ["web1", "unit", "shop.service", "would be removed"],
+        ["web1", "path", "/x", "left: not ours"],
+        ["web2", "nothing", "-", "the host has nothing of this app"],
+    ]
