@@ -148,7 +148,7 @@ class HostModule:
 def host_module(module: str) -> HostModule:
     """Read a module. Where the class of an action asks for it, that is once a run and not once a task and host.
 
-    :raises ValueError: when the module has no ARGUMENT_SPEC, or one that is not a literal.
+    :raises LookupError: when the module has no ARGUMENT_SPEC.
     """
     name = f"{PACKAGE}.modules.{module}"
     sources = sources_of(name)
@@ -162,7 +162,7 @@ def argument_spec(name: str, text: str) -> dict[str, dict[str, Any]]:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             if isinstance(target, ast.Name) and target.id == "ARGUMENT_SPEC":
                 return dict(ast.literal_eval(node.value))
-    raise ValueError(f"{name} has no ARGUMENT_SPEC")
+    raise LookupError(name)
 
 
 def sources_of(name: str) -> dict[str, str]:

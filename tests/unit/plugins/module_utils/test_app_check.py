@@ -299,11 +299,11 @@ def test_server_or_process_that_would_not_start_is_said(
     assert "Traceback" not in " ".join(found)
 
 
-def test_old_uvicorn_is_said_before_it_serves(tmp_path: Path) -> None:
-    """Its protocols have no ClientDisconnected, which forge_server.py imports."""
+def test_a_worker_that_cannot_be_imported_is_said_before_it_serves(tmp_path: Path) -> None:
+    """As with a Uvicorn that has no worker class, nor a package for it."""
     (tmp_path / "uvicorn" / "protocols").mkdir(parents=True)
     for name in ("__init__.py", "server.py", "config.py", "protocols/__init__.py", "protocols/utils.py"):
         (tmp_path / "uvicorn" / name).write_text("class Config: ...\nclass Server: ...\n")
     (problem,) = check_service(tmp_path, CONFIGURATION)["problems"]
     assert problem.startswith("gunicorn does not start with this configuration: ")
-    assert "ClientDisconnected" in problem
+    assert "install uvicorn-worker" in problem
