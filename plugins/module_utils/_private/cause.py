@@ -175,7 +175,7 @@ def explain(problem: str, lines: list[str], ended: bool = True) -> tuple[str, li
     problem = problem.rstrip(".")
     index, cause = first_cause(lines)
     certain = bool(cause) and is_certain(lines[index])
-    if not (certain or ended) or cause in problem:
+    if not (certain or ended) or problem.endswith(cause):
         cause = ""
     sentence = f"{problem}: {cause}." if cause else f"{problem}."
     advice = hint(sentence)

@@ -88,8 +88,12 @@ class Look:
         found = self.unit_files()
         ours = {name for name, paths in found.items() if self.is_ours(name, paths[0])}
         foreign = {name: paths for name, paths in found.items() if name not in ours}
-        if ours:  # what an admin adds to our units is welcome
-            foreign = {name: paths for name, paths in foreign.items() if not name.endswith(".d")}
+        if ours:  # what an admin adds to our units is welcome, and that one is masked is damage which a release heals
+            foreign = {
+                name: paths
+                for name, paths in foreign.items()
+                if not name.endswith(".d") and not self.is_masked(paths[0])
+            }
         by_hand = {name: paths[0] for name, paths in foreign.items() if len(paths) == 1 and self.is_by_hand(paths[0])}
         others = {name: paths[-1] for name, paths in foreign.items() if name not in by_hand}
         cgroups = (
@@ -112,6 +116,9 @@ class Look:
                 "by somebody else: give the app another name, or take it over with forge_take_over: [unit].",
                 may_be_taken=True,
             )  # fmt: skip
+
+    def is_masked(self, path: str) -> bool:
+        return path.startswith(f"{ADMIN}/") and os.path.realpath(self.prefix + path) == "/dev/null"
 
     def is_by_hand(self, path: str) -> bool:
         """Whether an admin has made this unit: a file, or a link to one of the same name elsewhere, of no package."""

@@ -110,6 +110,12 @@ def test_other_names_and_masks_are_not_taken(host: Host) -> None:
     assert "masked by /etc/systemd/system/shop.service" in host.sentence(take_over=["unit"])
 
 
+def test_a_mask_of_our_own_unit_is_damage_that_a_release_heals(host: Host) -> None:
+    host.write(f"{ADMIN}/shop.socket", f"# {mark('shop')}: changes by hand are replaced.\n")
+    host.link(f"{ADMIN}/shop.service", "/dev/null")
+    assert host.found() == []
+
+
 def test_an_override_of_a_package_is_the_packages(host: Host) -> None:
     for directory in (ADMIN, LIB):
         host.write(f"{directory}/shop.service", FOREIGN)
