@@ -166,7 +166,7 @@ def test_what_is_somebody_elses_is_refused_or_taken_over_on_purpose(fleet: Fleet
     before = server.state()
     sentence = "The database crm on db was not made by this collection: set forge_database_name to a name that is the app's own"
     for run in (
-        fleet.play("check", check=False, forge_app="crm"),
+        fleet.play("check", check=False, forge_app="crm", forge_listen=["8078"]),
         server.provide("crm", check=False),
     ):
         assert run.rc == 2
@@ -221,7 +221,6 @@ def test_an_app_that_fails_half_way_costs_the_others_nothing_and_gets_no_databas
         "forge_app": "broken",
         "forge_source": str(write_project(tmp_path, *SERVERS, main=broken)),
         "forge_target": "shop.main:app",
-        "forge_user": "forge",
         "forge_listen": ["8077"],
         "forge_migrations": [],
         "forge_schema_version": "",
