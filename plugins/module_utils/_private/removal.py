@@ -18,6 +18,7 @@ from . import systemd
 from .command import run
 from .complete import COMPLETE, is_complete
 from .exclusive import LockHeld, exclusive_lock
+from .generations import OLDER_LOCKS
 from .layout import GENERATION_ID, Layout
 from .ownership import marked_app
 from .processes import STOP_MARGIN, Processes
@@ -34,7 +35,7 @@ LAYER_ID = re.compile(r"^[0-9a-f]{12}-py3\.\d+\Z")
 NOTHING = re.compile(r"(?!)")
 OF_MANY = ("generations", "releases", "layers", "tools")
 # What comes and goes with runs: it goes with the rest, and is not worth a word.
-HOUSEKEEPING = {"project.json", "lock.json", ".lock", ".stage.lock", ".rollout.lock"}
+HOUSEKEEPING = {"project.json", "lock.json", "locks", *OLDER_LOCKS}
 NOT_OURS = "it does not carry the mark of this app"
 CHANGED = "somebody has changed or added something in it"
 DATA = "data: it goes when forge_remove_data names the app too"
@@ -235,9 +236,9 @@ class Removal:
         """
         with ExitStack() as held:
             if os.path.isdir(self.layout.home):
-                for name in (".stage.lock", ".rollout.lock"):
+                for name in ("stage", "rollout"):
                     try:
-                        held.enter_context(exclusive_lock(os.path.join(self.layout.home, name)))
+                        held.enter_context(exclusive_lock(self.layout.kernel_lock(name)))
                     except LockHeld:
                         raise RemovalError(
                             f"Another run is at work on {self.app} on this host: run again when it is done. Nothing was "

@@ -222,7 +222,8 @@ def test_data_of_another_account_or_another_unit_stays(shop: Shop, monkeypatch: 
 
 def test_a_run_that_is_at_work_is_not_disturbed(shop: Shop) -> None:
     removal = shop.removal()
-    with open(shop.home / ".stage.lock", "w") as handle:
+    (shop.home / "locks").mkdir()
+    with open(shop.home / "locks" / "stage", "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(RemovalError, match="Another run is at work on shop on this host: run again"):
             removal.take_away(removal.find())
