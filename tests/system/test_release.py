@@ -252,3 +252,4 @@ def test_hosts_and_a_controller_with_a_life_of_their_own(fleet: Fleet, monkeypat
     diff = fleet.play("deploy", flags=("--check", "--diff"), forge_keepalive=78, forge_packages=["libmagic1"]).output
     changed = [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     assert changed == ["-keepalive = 77", "+keepalive = 78"] * len(HOSTS)
+    fleet.play("site")  # as the tests after this one know the fleet

@@ -22,7 +22,7 @@ APP: dict[str, Any] = {
 BY_HAND = """[Service]
 User=www-data
 WorkingDirectory=/opt
-ExecStart=/opt/venv/bin/python -m uvicorn shop.main:app --host 0.0.0.0 --port 8200 --no-access-log
+ExecStart=/opt/venv/bin/python -m uvicorn shop.main:app --host 0.0.0.0 --port 8240 --no-access-log
 Restart=always
 
 [Install]
@@ -43,7 +43,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def blog(box: Fleet, source: Path) -> dict[str, Any]:
     """An app of ours that has nothing to do with it, and the other one's program as a person had installed it."""
-    settings = named("blog", "0.0.0.0:8201", source)
+    settings = named("blog", "0.0.0.0:8241", source)
     box.play("site", **settings)
     box.on("box", "cp -r /srv/blog/layers/* /opt/venv; cp -r /srv/blog/releases/*/shop /opt/shop")
     return settings
@@ -52,16 +52,16 @@ def blog(box: Fleet, source: Path) -> dict[str, Any]:
 def by_hand(box: Fleet) -> None:
     box.on("box", f"cat > /etc/systemd/system/shop.service <<'E'\n{BY_HAND}E\n"
                   "systemctl daemon-reload; systemctl enable --quiet --now shop")  # fmt: skip
-    box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8200/version"))
+    box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8240/version"))
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:8200", "8200"])
+@pytest.mark.parametrize("listen", ["0.0.0.0:8240", "8240"])
 def test_hand_made_service_is_taken_over_without_a_lost_connection(
     box: Fleet, source: Path, blog: dict[str, Any], listen: str
 ) -> None:
     by_hand(box)
     settings = named("shop", listen, source)
-    url = f"http://{box.address('box')}:8200"
+    url = f"http://{box.address('box')}:8240"
     unit = box.on("box", "cat /etc/systemd/system/shop.service")
 
     refused = box.play("site", check=False, **settings)
@@ -74,18 +74,18 @@ def test_hand_made_service_is_taken_over_without_a_lost_connection(
         assert box.on("box", "cat /etc/systemd/system/shop.service") == unit
         assert box.on("box", "systemctl is-active shop; systemctl is-enabled shop").split() == ["active", "enabled"]
         run = box.play("site", **settings, forge_take_over=["unit"])
-    assert "shop.service was made by somebody else and serves at 0.0.0.0:8200" in run.said()
+    assert "shop.service was made by somebody else and serves at 0.0.0.0:8240" in run.said()
     assert result["total"] > 300
     assert result["lost"] == {}
     assert box.on("box", "cat /srv/shop/taken-over/shop.service") == unit
     assert (
-        box.on("box", 'curl -s http://127.0.0.1:8200/version | grep -c "$(basename $(readlink /srv/shop/current))"')
+        box.on("box", 'curl -s http://127.0.0.1:8240/version | grep -c "$(basename $(readlink /srv/shop/current))"')
         == "1"
     )
     assert box.on("box", "pgrep -u www-data || echo none") == "none"
 
     box.on("box", "systemctl restart shop")
-    box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8200/version"))
+    box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8240/version"))
     with load(url, closing=4) as result:
         assert box.play("deploy", **settings).changed("box") == 0
         box.play("deploy", **settings, forge_keepalive=74)
@@ -97,7 +97,7 @@ def test_hand_made_service_is_taken_over_without_a_lost_connection(
     )
     listed = box.play("remove", check=False, **settings)
     assert "say -e forge_remove=shop" in listed.said()
-    with load(f"http://{box.address('box')}:8201", closing=4, keepalive=4) as result:
+    with load(f"http://{box.address('box')}:8241", closing=4, keepalive=4) as result:
         box.play("remove", **settings, forge_remove="shop", forge_remove_data="shop")
         assert box.play("remove", **settings, forge_remove="shop", forge_remove_data="shop").changed("box") == 0
     assert result["total"] > 100
