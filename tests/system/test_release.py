@@ -250,6 +250,6 @@ def test_hosts_and_a_controller_with_a_life_of_their_own(fleet: Fleet, monkeypat
         fleet.on("app13", "rm /etc/sudoers.d/tty")
     monkeypatch.undo()
     diff = fleet.play("deploy", flags=("--check", "--diff"), forge_keepalive=78, forge_packages=["libmagic1"]).output
-    changed = [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    changed = [line for line in diff.splitlines() if re.match(r"[+-](?!\+\+|--)", line)]
     assert changed == ["-keepalive = 77", "+keepalive = 78"] * len(HOSTS)
     fleet.play("site")  # as the tests after this one know the fleet
