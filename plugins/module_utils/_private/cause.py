@@ -36,6 +36,7 @@ AN_ERROR = re.compile(
     r"|not found|no module named|no such file|not permitted|killed|invalid)\b",
     re.IGNORECASE,
 )
+CHATTER = re.compile(r"^(?:Started|Starting|Stopp)|: Scheduled|: Deactivated|\b(?:DEBUG|INFO|WARNING)\b")
 HARMLESS = re.compile(r"^(?:\S+\s+)?\[?(?:DEBUG|INFO|WARNING)\b|\b(?:0|no) (?:errors|failures|failed)\b", re.IGNORECASE)
 # True, but only the consequence of something else: what Gunicorn, Uvicorn and systemd say when an app has failed.
 CONSEQUENCE = re.compile(
@@ -85,6 +86,8 @@ def first_cause(lines: list[str]) -> tuple[int, str]:
         found = [index for index, line in enumerate(lines) if likely(line)]
         if found:
             index = found[-1] if likely is has_text else found[0]
+            if likely is is_consequence and index and is_last_word(lines[index - 1]):
+                index -= 1
             return index, shortened(with_continuation(lines, index, without_log_head(lines[index])))
     return len(lines), ""
 
@@ -154,6 +157,11 @@ def is_error(line: str) -> bool:
 
 def is_consequence(line: str) -> bool:
     return bool(CONSEQUENCE.search(line)) and not HARMLESS.search(line)
+
+
+def is_last_word(line: str) -> bool:
+    """Is this what a program itself wrote before it ended, such as the message of ``sys.exit``?"""
+    return has_text(line) and not CHATTER.search(line) and not CONSEQUENCE.search(line)
 
 
 def has_text(line: str) -> bool:

@@ -187,3 +187,15 @@ def test_problem_is_explained_in_one_sentence_and_the_output_is_shown_from_the_c
     assert shown[0] == "Traceback (most recent call last):"
     assert len(shown) == SHOWN
     assert explain("Generation a exited (status 3)", []) == ("Generation a exited (status 3).", [])
+
+
+def test_the_last_word_of_a_program_is_the_cause_and_not_that_it_has_ended() -> None:
+    lines = [
+        "Started shop.worker.",
+        "the queue is not there: broker",
+        "shop.worker: Main process exited, status=1/FAILURE",
+    ]
+    sentence, shown = explain("Process worker exited (status 1)", lines)
+    assert sentence == "Process worker exited (status 1): the queue is not there: broker."
+    assert "the queue is not there: broker" in shown
+    assert first_cause([lines[0], lines[2]])[0] == 1
