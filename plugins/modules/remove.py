@@ -26,6 +26,15 @@ options:
     description: Account of the app, beside those that its units name.
     type: str
     default: ""
+  project:
+    description: What tells the project from others, keys of C(project.json). The app of another one is not removed.
+    type: dict
+    default: {}
+  take_over:
+    description: With V(project) in it, the app of another project is removed, too.
+    type: list
+    elements: str
+    default: []
   data:
     description: Whether data goes too.
     type: bool
@@ -79,13 +88,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.database_removal import DatabaseRemoval
 from ..module_utils._private.layout import Layout
-from ..module_utils._private.removal import Inventory, Removal, RemovalError
+from ..module_utils._private.records import ProjectRecord
+from ..module_utils._private.removal import Inventory, Removal, RemovalError, check_project
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "app": {"type": "str", "required": True},
     "root": {"type": "path", "required": True},
     "part": {"type": "str", "default": "app", "choices": ["app", "database"]},
     "user": {"type": "str", "default": ""},
+    "project": {"type": "dict", "default": {}},
+    "take_over": {"type": "list", "elements": "str", "default": []},
     "data": {"type": "bool", "default": False},
     "state_directories": {"type": "list", "elements": "str", "default": []},
     "cache_directories": {"type": "list", "elements": "str", "default": []},
@@ -96,9 +108,12 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def removal_of(params: dict[str, Any]) -> Removal | DatabaseRemoval:
     if params["part"] == "database":
         return DatabaseRemoval(params["app"], params["port"], params["data"])
+    layout = Layout(params["root"], params["app"])
+    if "project" not in params["take_over"]:
+        check_project(layout, ProjectRecord.from_dict(params["project"]))
     directories = [f"/var/{kind}/{name}" for kind, option in (("lib", "state"), ("cache", "cache"))
                    for name in params[f"{option}_directories"]]  # fmt: skip
-    return Removal(Layout(params["root"], params["app"]), params["user"], params["data"], directories)
+    return Removal(layout, params["user"], params["data"], directories)
 
 
 def diff(found: Inventory) -> dict[str, str]:

@@ -247,7 +247,7 @@ class Look:
             return
         live = GenerationRecord.from_dict(read_json(self.layout.record(self.layout.live())))
         last = LedgerEvent.from_dict(last_event(self.layout.ledger))
-        owner = installed.id or installed.origin or installed.name or installed.source or installed.inventory
+        owner = installed.owner()
         since = f", of {last.by}, {last.time}" if last.by else ""
         yield self.conflict(
             "project", self.layout.home, owner,

@@ -133,3 +133,7 @@ class ProjectRecord(Document):
     name: str = ""
     source: str = ""
     inventory: str = ""
+
+    def owner(self) -> str:
+        """What tells people which project it is."""
+        return self.id or self.origin or self.name or self.source or self.inventory

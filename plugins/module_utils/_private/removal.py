@@ -19,9 +19,10 @@ from .command import run
 from .complete import COMPLETE, is_complete
 from .exclusive import LockHeld, exclusive_lock
 from .generations import OLDER_LOCKS
-from .layout import GENERATION_ID, Layout
-from .ownership import marked_app
+from .layout import GENERATION_ID, Layout, read_json
+from .ownership import is_same_project, marked_app
 from .processes import STOP_MARGIN, Processes
+from .records import ProjectRecord
 from .serving import installed_text
 
 SUFFIXES = (".service", ".socket", ".target", ".timer")
@@ -74,6 +75,16 @@ class Inventory:
             "removed": [{"what": each["what"], "name": each["name"]} for each in found if not each["why"]],
             "left": [each for each in found if each["why"]],
         }
+
+
+def check_project(layout: Layout, wanted: ProjectRecord) -> None:
+    """:raises RemovalError: when another project has installed the app."""
+    installed = ProjectRecord.from_dict(read_json(layout.project))
+    if not is_same_project(installed, wanted):
+        raise RemovalError(
+            f"{layout.home} is another project's, {installed.owner()}: name your own app, or say with "
+            "forge_take_over: [project] that it is the same. Nothing was removed."
+        )
 
 
 class Removal:

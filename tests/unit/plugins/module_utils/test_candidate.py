@@ -169,7 +169,7 @@ def test_deadline_that_passes_between_two_looks_is_no_timeout_below_zero(
 
 def test_address_that_is_taken_is_said_before_anything_starts(host: Host) -> None:
     host.systemd.listens = ["0.0.0.0:9000"]
-    host.address_problem = "forge_listen: 0.0.0.0:8000 is taken by sshd, process 7 (ssh.service)."
+    host.address_problem = "forge_listen: 0.0.0.0:8000 is taken by sshd (unit ssh.service)."
     with pytest.raises(
         RolloutError, match=rf"^Candidate {NEW} was not started. forge_listen: 0.0.0.0:8000 is taken by"
     ):

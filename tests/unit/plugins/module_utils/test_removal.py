@@ -244,3 +244,15 @@ def test_the_diff_has_what_goes(shop: Shop) -> None:
     gone = set(diff["before"].splitlines()) - set(diff["after"].splitlines())
     assert "unit shop.service" in gone
     assert f"data {shop.data}" not in gone
+
+
+def test_the_app_of_another_project_is_not_removed_unless_it_is_taken_over(tmp_path: Path) -> None:
+    home = tmp_path / "shop"
+    home.mkdir()
+    (home / "project.json").write_text('{"id": "theirs"}')
+    params = {name: option.get("default") for name, option in module.ARGUMENT_SPEC.items()}
+    params |= {"app": "shop", "root": str(tmp_path), "project": {"id": "ours"}}
+    with pytest.raises(RemovalError, match=rf"{home} is another project's, theirs: .* Nothing was removed\."):
+        module.removal_of(params)
+    assert module.removal_of({**params, "project": {"id": "theirs"}})
+    assert module.removal_of({**params, "take_over": ["project"]})

@@ -89,10 +89,11 @@ def test_the_kernel_gives_new_connections_to_the_one_that_is_chosen() -> None:
     def serve(listener: socket.socket, name: str) -> None:
         while True:
             try:
-                listener.accept()[0].close()
+                connection = listener.accept()[0]
             except OSError:
                 return
-            answers.append(name)
+            answers.append(name)  # before the client can know
+            connection.close()
 
     def listening(port: int) -> socket.socket:
         listener = socket.socket()
