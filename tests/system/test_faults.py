@@ -432,7 +432,7 @@ def test_migration_while_another_controller_migrates(fleet: Fleet, pair: tuple[s
          f"select pg_advisory_lock({0x666F726765}), pg_sleep(8)"],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    time.sleep(1)
+    fleet.until(lambda: sql(fleet, "select count(*) from pg_locks where locktype = 'advisory'") != "0", what="the lock")
     with serving(fleet, "migration locked by another controller") as row:
         answer = migrate(fleet, other(fleet, pair), "alembic -x lock_timeout=1s upgrade head")
         refused(fleet, row, answer, "Another process is migrating this database; waited 1s for it")

@@ -61,7 +61,7 @@ def host(box: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     shop = write_project(tmp_path_factory.mktemp("own") / "shop", "gunicorn", "uvicorn-worker")
     box.on("box", LIFE)
     box.variables = {
-        "forge_source": str(shop), "forge_target": "shop.main:app", "forge_workers": 1, "forge_watch_seconds": 1,
+        "forge_project": "", "forge_source": str(shop), "forge_target": "shop.main:app", "forge_workers": 1, "forge_watch_seconds": 1,
         "forge_migrations": [], "forge_schema_version": "", "forge_environment": {"NAME": "{{ forge_app }}"},
     }  # fmt: skip
     return box

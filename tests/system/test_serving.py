@@ -22,7 +22,7 @@ def test_node_that_loses_power_serves_the_same_generation(fleet: Fleet) -> None:
     answer = fleet.until(lambda: fleet.get("app12", "/version").json(), what="serving after the boot")
     assert answer["generation"] == before
     # The lab gave it another address, which the database does not know: site.yml tells it.
-    assert fleet.play("site").changed("db") == 1
+    assert fleet.play("site").changed("db") > 0
     assert fleet.get("app12", "/readyz").status_code == 200
 
 

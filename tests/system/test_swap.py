@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import sys
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_bad_release_is_refused_and_rollback_skips_it(fleet: Fleet, source: Path
 
 def test_lock_of_another_is_respected_and_can_be_broken(fleet: Fleet, source: Path) -> None:
     lock = {"token": "x", "user": "eve", "host": "elsewhere", "machine": "other", "pid": 1, "reason": "deploy",
-            "since": "2026-01-01 00:00:00 UTC", "expires": 4102444800}  # fmt: skip
+            "since": "2026-01-01 00:00:00 UTC", "expires": time.time() + 110}  # fmt: skip
     fleet.on("app12", f"cat > /srv/forge/lock.json <<'E'\n{json.dumps(lock)}\nE")
     (source / "src" / "thecodeforge" / "locked.py").write_text("LOCKED = True\n")
     before = fleet.live("app12")
@@ -73,7 +74,6 @@ def test_lock_of_another_is_respected_and_can_be_broken(fleet: Fleet, source: Pa
 def test_killed_controller_leaves_a_state_that_the_next_run_mends(fleet: Fleet, source: Path) -> None:
     import os
     import signal
-    import time
 
     (source / "src" / "thecodeforge" / "killed.py").write_text("KILLED = True\n")
     command = ["ansible-playbook", "-i", str(REPOSITORY / "inventories" / "lab"), "playbooks/deploy.yml",
