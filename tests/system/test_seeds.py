@@ -71,7 +71,7 @@ def test_a_seed_that_fails_is_a_sentence_and_nothing_serves(pair: Fleet, setting
     pair.on("one", "touch /var/lib/forge/broken")
     run = pair.play("deploy", check=False, **{**settings, "forge_migrations": []})
     assert run.rc != 0
-    assert "'python -m shop.note seed': it failed with exit code 1" in run.said()
+    assert "'python -m shop.note seed' failed with exit code 1: no users in" in run.said()
     assert "no users in ********" in run.said()
     assert "hunter22-hunter22" not in run.output
     assert notes(pair) == [["migrate", "seed"], []]
