@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,10 +99,16 @@ def environment_of(record: BuildRecord, controller: Platform, workspace: Workspa
     home = workspace.cache / "environments" / digest(layer.layer.encode(), sys.executable.encode(), STARTUP.encode())[:12]
     if (home / ".complete").is_file():
         return touch(home)
-    shutil.rmtree(home, ignore_errors=True)
-    unpack(layer.path, home)
-    make_environment(str(home), str(home), sys.executable)
-    (home / ".complete").touch()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".") as scratch:
+        made = Path(scratch) / home.name
+        unpack(layer.path, made)
+        make_environment(str(made), str(home), sys.executable)
+        (made / ".complete").touch()
+        if not (home / ".complete").is_file():  # else another build was quicker
+            shutil.rmtree(home, ignore_errors=True)
+        with suppress(OSError):
+            made.rename(home)
     return home
 
 

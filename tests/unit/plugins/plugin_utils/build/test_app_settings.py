@@ -8,10 +8,12 @@ import gzip
 import io
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.archive import Entry, tar_bytes
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import app_settings as settings
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import digest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.app_settings import Checked, check_settings, is_accepted
@@ -113,3 +115,19 @@ def test_what_the_source_has_and_the_release_has_not_is_found_in_an_error(tmp_pa
     told = LOADS + problem.format(release=release)
     assert settings.left_out_path(told, release, ["src", "."], source) == name
     assert settings.left_out_path(told, release, ["src", "."], Path("")) == "", "an artifact has no source"
+
+
+def test_builds_at_the_same_time_make_one_environment(tmp_path: Path) -> None:
+    """Two deploys of one controller, whose cache is empty: none meets what the other has half made."""
+    archive = tmp_path / "layer.tar.gz"
+    archive.write_bytes(gzip.compress(tar_bytes([Entry("bin/tool", b"#!python\n", 0o755)])))
+    layer = SimpleNamespace(layer="l", path=str(archive), platform=None)
+    record = SimpleNamespace(layers={"one": layer})
+    controller = SimpleNamespace(runs=lambda _platform: True)
+    workspace = Workspace(tmp_path / "cache")
+    with ThreadPoolExecutor(8) as pool:
+        homes = set(pool.map(lambda _number: settings.environment_of(record, controller, workspace), range(8)))  # type: ignore[arg-type]
+    (home,) = homes
+    assert (home / "bin" / "tool").read_text() == f"#!{home}/bin/python\n"
+    assert (home / "bin" / "python").exists()
+    assert [entry.name for entry in home.parent.iterdir()] == [home.name]
