@@ -12,6 +12,8 @@ name: absent_paths
 short_description: Which paths a release that was built does not have
 version_added: 1.0.0
 author: The Code Forge (@thecodeforge)
+description:
+  - Looked for in the archive of its code, so before a host is touched.
 options:
   _input:
     description: Path of the archive, on the controller.

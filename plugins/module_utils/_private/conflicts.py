@@ -102,7 +102,7 @@ class Look:
         if not found and any(map(glob.glob, cgroups)):
             others = {f"{self.app}.service": "its file is gone, and it runs"}
         if others:
-            owner = self.owner_of_unit(*next(iter(others.items())))
+            owner = self.owner_of_unit(*min(others.items()))
             names = " and ".join(list(others)[:3])
             yield self.conflict(
                 "unit", " ".join(others), owner,

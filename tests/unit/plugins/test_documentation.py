@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parents[3]
 COLLECTION = "thecodeforge.fastapi"
@@ -48,3 +49,10 @@ def test_every_module_says_what_it_supports(module: str) -> None:
     attributes = documents()[module]["attributes"]
     assert set(attributes) >= {"check_mode", "diff_mode", "idempotent"}
     assert all(each["support"] in ("full", "partial", "none") for each in attributes.values())
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "plugins" / "filter").glob("*.py")), ids=lambda path: path.stem)
+def test_a_filter_can_be_shown_by_ansible_doc(path: Path) -> None:
+    """Which fails without one of these."""
+    text = importlib.import_module(f"ansible_collections.{COLLECTION}.plugins.filter.{path.stem}").DOCUMENTATION
+    assert {"name", "short_description", "description", "author", "options"} <= set(yaml.safe_load(text))
