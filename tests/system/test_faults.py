@@ -429,7 +429,7 @@ def test_migration_of_several_heads(fleet: Fleet, pair: tuple[str, str], databas
 def test_migration_while_another_controller_migrates(fleet: Fleet, pair: tuple[str, str], database: None) -> None:
     holder = subprocess.Popen(
         [str(LAB), "exec", "--set", SET, "db", "--", "runuser", "-u", "postgres", "--", "psql", "forge", "-c",
-         f"select pg_advisory_lock({0x666F726765}), pg_sleep(8)"],
+         f"select pg_advisory_lock({0x666F726765}), pg_sleep(60)"],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     fleet.until(lambda: sql(fleet, "select count(*) from pg_locks where locktype = 'advisory'") != "0", what="the lock")
@@ -437,6 +437,7 @@ def test_migration_while_another_controller_migrates(fleet: Fleet, pair: tuple[s
         answer = migrate(fleet, other(fleet, pair), "alembic -x lock_timeout=1s upgrade head")
         refused(fleet, row, answer, "Another process is migrating this database; waited 1s for it")
         row["happened"] = "the second one waited its time, said so and failed"
+    sql(fleet, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
     holder.wait(30)
     assert not migrate(fleet, other(fleet, pair), "alembic upgrade head").get("failed"), "the lock is free again"
 
