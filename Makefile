@@ -5,7 +5,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check sanity artifact test test-apps bench-build bench-swap bench-converge bench-serve clean
+.PHONY: help setup lab demo check sanity artifact test test-apps bench-build bench-swap bench-converge bench-serve bench-restart clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ bench-swap: lab ## releases under load, against restart, HUP and the stock worke
 
 bench-converge: lab ## how long deploys take, beside plain Ansible, Mitogen and pyinfra
 	@python3 tests/bench/converge.py --plot $(BENCH)
+
+bench-restart: lab ## how long nobody is answered in a restart, by number of workers (8 minutes)
+	@python tests/bench/restart.py $(BENCH)
 
 bench-serve: setup ## how fast the app is served, beside bare Gunicorn and others
 	@python3 tests/bench/serve.py $(BENCH)

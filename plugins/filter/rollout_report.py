@@ -12,7 +12,7 @@ version_added: 1.0.0
 author: The Code Forge (@thecodeforge)
 description:
   - One row a host, what it is, its workers and why that many, from which generation to which, where it serves,
-    how long it took.
+    how long it took, and what of the old generation was ended before it had ended by itself.
 options:
   _input:
     description: Names of the hosts.
@@ -66,7 +66,7 @@ _value:
   elements: list
 """
 
-HEAD = ["host", "system", "Python", "workers", "why", "from", "to", "address", "seconds"]
+HEAD = ["host", "system", "Python", "workers", "why", "from", "to", "address", "seconds", "ended meanwhile"]
 
 
 def rollout_report(
@@ -97,6 +97,7 @@ def row(
         target["generation"],
         url(str(target["listen"][0]), address or host),
         f"{candidate.get('seconds', 0) + switch.get('switched_in', 0):.1f}" if changed else "-",
+        (", ".join(switch.get("ended") or []) or "nothing") if changed else "-",
     ]
 
 

@@ -130,6 +130,14 @@ switched_in:
   description: Seconds from the flip until every new worker accepted public requests.
   returned: step=switch
   type: float
+ended:
+  description:
+    - What of other generations did not end by itself in the time it was given, such as C(2 streams), C(1 websocket) or
+      C(process mail, killed after 5 s).
+    - Streams are answers that had begun; a request had none yet. Websockets are told to come again, with code 1012.
+  returned: step=switch
+  type: list
+  elements: str
 removed:
   description: Generations that were pruned.
   returned: step=switch

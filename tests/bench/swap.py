@@ -50,7 +50,8 @@ PORT, OTHER_PORT = 8000, 8100
 DRAIN = 8  # seconds: more than the slow request, and streams end a second before
 CLIENTS = "keepalive=4,closing=3,post=4,slow=4,sse=4,websocket=4,pausing=6"
 KINDS = tuple(part.split("=")[0] for part in CLIENTS.split(","))
-SETTINGS: dict[str, Any] = {"forge_drain_seconds": DRAIN, "forge_watch_seconds": 1, "forge_access_log": False}
+SETTINGS: dict[str, Any] = {"forge_drain_seconds": DRAIN, "forge_watch_seconds": 1, "forge_access_log": False,
+                            "forge_streams": "end"}  # fmt: skip
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import systemd
 from .candidate import Candidate
+from .ended import Ended
 from .errors import STILL_SERVES, RolloutError, text_of
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
@@ -134,7 +135,9 @@ class RolloutSteps:
         switches = self.previous != self.generation
         if switches:
             self.record_event("switching")
+        ended = Ended(self.processes)
         self.result["switched_in"] = round(self.switch.run(), 2)
+        self.result["ended"] = ended.read()
         schema = {"schema": self.params["schema"]} if self.params["schema"] else {}
         self.generations.set_state(self.generation, "good", drop_warning=drop_warning(self.record), **schema)
         if self.previous and switches and self.params["action"] == "rollback":

@@ -12,7 +12,9 @@ Environment, all optional; without it this is Uvicorn with a drain:
   FORGE_WORKER_GENERATION  name of this generation: live when the link points at it
   FORGE_WORKER_STATE       directory where a file named by the process's pid says standby, public or draining; a file
                            named "stand-by" there tells a live generation to stand by again
-  FORGE_WORKER_DRAIN       seconds a drain may take (20)
+  FORGE_WORKER_DRAIN       seconds that an idle connection may take to ask once more (20)
+  FORGE_WORKER_FINISH      seconds that an answer under way may take to end by itself (as the drain)
+  FORGE_WORKER_STREAMS     "end": event streams end then as if they were complete; else they are cut, as any other answer
   LISTEN_FDNAMES           set by systemd: sockets named "public" wait for the generation to be live
 """
 
@@ -21,12 +23,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import fcntl
 import json
 import logging
 import os
+import select
 import socket
+import struct
 import sys
 import weakref
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from uvicorn.config import Config
@@ -40,13 +47,17 @@ except ImportError:  # before Uvicorn 0.27
 
 
 POLL = 0.05  # seconds between two looks at the link, or at what a drain still waits for
+GRACE = 0.5  # seconds that an idle connection is left for a request on its way, when nobody else accepts
 FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
 SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
 FIRST_SOCKET = 3  # sd_listen_fds(3)
 # What plugins/module_utils/_private reads and writes: layout.py and serving.py.
 STANDBY_REQUEST = "stand-by"
 STANDBY, PUBLIC, DRAINING = "standby", "public", "draining"
+ENDED = "ended"
+STREAM, REQUEST, WEBSOCKET, BACKGROUND_TASK = "stream", "request", "websocket", "background task"
 
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 CONNECTION_CLOSE = (b"connection", b"close")
 END_OF_STREAM = {"type": "http.response.body", "body": b"", "more_body": False}
 SERVICE_RESTART = {"type": "websocket.close", "code": 1012, "reason": "service restart"}
@@ -91,13 +102,42 @@ def is_newest_request(connection, scope: dict) -> bool:
     return not (hasattr(connection, "conn") and connection.conn.trailing_data[0])
 
 
+def is_idle(connection) -> bool:
+    """Whether nothing is under way on a connection, and nothing that has arrived is unread. Never one of a websocket."""
+    cycle = getattr(connection, "cycle", connection)
+    if cycle is connection or (cycle and not cycle.response_complete):
+        return False
+    if not is_newest_request(connection, cycle and cycle.scope):
+        return False
+    poll = select.poll()
+    poll.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+def is_under_way(connection) -> bool:
+    """Whether a request waits for its answer, or for the rest of it."""
+    cycle = getattr(connection, "cycle", None)
+    return cycle is not None and not cycle.response_complete
+
+
+def is_half_answered(connection) -> bool:
+    return is_under_way(connection) and connection.cycle.response_started
+
+
+def plain_client(client: tuple | None) -> tuple:
+    """A peer as a person means it: a local socket's is this host, and an IPv4 address is not written as one of IPv6."""
+    return (client[0].rpartition(":")[2], *client[1:]) if client else ("127.0.0.1", 0)
+
+
 class StateFile:
     """Says in one word what this worker does, for the rollout to read. A worker keeps serving without it."""
 
     def __init__(self, directory: str | None, log: logging.Logger) -> None:
+        self.directory = Path(directory) if directory else None
         self.path = Path(directory, str(os.getpid())) if directory else None
         self.request = Path(directory, STANDBY_REQUEST) if directory else None
         self.log = log
+        self.turn: int | None = None  # descriptor of the directory, locked
 
     def requests_standby(self) -> bool:
         return self.request is not None and self.request.exists()
@@ -110,6 +150,34 @@ class StateFile:
                 draft.replace(self.path)
             except OSError as error:
                 self.log.warning("Cannot write that this worker is %s: %s", state, error)
+
+    def others_accept(self) -> bool:
+        """Whether another worker of this generation says that it accepts public requests."""
+        for path in self.directory.glob("[0-9]*") if self.directory else ():
+            with contextlib.suppress(OSError):
+                if path != self.path and path.read_text() == PUBLIC and parent_of(path.name) == os.getppid():
+                    return True
+        return False
+
+    def take_turn(self) -> bool:
+        """Whether this worker is the one of its generation that may be replaced now; until it ends, no other is."""
+        if self.turn is None and self.directory:
+            self.turn = os.open(self.directory, os.O_RDONLY)
+        try:
+            if self.turn is not None:
+                fcntl.flock(self.turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def write_ended(self, ended: Counter[str] | None = None) -> None:
+        """What a drain did not wait for. The file is made before that, for the rollout to hold: systemd removes it."""
+        if self.directory:
+            try:
+                with open(self.directory / ENDED, "a") as file:
+                    file.write(json.dumps(ended) + "\n" if ended else "")
+            except OSError as error:
+                self.log.warning("Cannot write what was ended: %s", error)
 
     def remove(self) -> None:
         if self.path:
@@ -143,8 +211,9 @@ class LongLivedResponse:
                 message["type"] == "http.response.body" and not message.get("more_body")
             ):
                 self.registry.discard(self)
-            await self._send(message)
-        elif self.final_message is SERVICE_RESTART:
+            return await self._send(message)
+        await asyncio.wait([self.ending])  # an app that returned before would close the connection without it
+        if self.final_message is SERVICE_RESTART:
             raise ClientDisconnected
 
     def end(self) -> None:
@@ -155,40 +224,61 @@ class LongLivedResponse:
 class DrainableApp:
     """The app, and what a drain does in ASGI's own words.
 
-    Every request goes through it, so whatever is not long-lived passes quickly: it costs about one microsecond.
+    Every request goes through it. While nothing drains, an answer is looked at only where event streams are to be ended
+    as if they were complete: that costs about one microsecond.
     """
 
-    def __init__(self, app, connections: set) -> None:
-        self.app, self.connections = app, connections
-        self.draining = False
-        self.long_lived: weakref.WeakSet[LongLivedResponse] = weakref.WeakSet()
+    def __init__(self, app, connections: set, ends_streams: bool = False) -> None:
+        self.app, self.connections, self.ends_streams = app, connections, ends_streams
+        self.draining, self.watches = False, ends_streams
+        self.websockets: weakref.WeakSet[LongLivedResponse] = weakref.WeakSet()
+        self.event_streams: weakref.WeakSet[LongLivedResponse] = weakref.WeakSet()
+        self.websocket_tasks: weakref.WeakSet[asyncio.Task] = weakref.WeakSet()
+
+    def set_draining(self, draining: bool) -> None:
+        """From now on answers say that they were the last on their connection, also those that have not begun."""
+        self.draining, self.watches = draining, draining or self.ends_streams
+        for connection in self.connections if draining else ():
+            cycle = getattr(connection, "cycle", None)
+            if cycle and not cycle.response_started and is_newest_request(connection, cycle.scope):
+                cycle.default_headers = [*cycle.default_headers, CONNECTION_CLOSE]
 
     def __call__(self, scope, receive, send):
-        if scope["type"] == "websocket":
-            return self.watch_websocket(scope, receive, send)
+        kind = scope["type"]
+        if kind != "lifespan":
+            client = scope.get("client")
+            if client is None or client[0].startswith("::ffff:"):
+                scope["client"] = plain_client(client)
+            if kind == "websocket":
+                return self.watch_websocket(scope, receive, send)
+            if self.watches:
+                return self.watch_http(scope, receive, send)
+        return self.app(scope, receive, send)
 
+    def watch_http(self, scope, receive, send):
         def watched_send(message):
             nonlocal send
             if message["type"] == "http.response.start":
-                if self.draining or not isinstance(message.get("headers"), list):
-                    message = self.prepare(message, scope)
-                for name, value in message["headers"]:
-                    if name == b"content-type":
-                        if value.startswith(b"text/event-stream"):
-                            response = LongLivedResponse(send, END_OF_STREAM, self.long_lived)
-                            send = response.send
-                            return response.begin(message)
-                        break
+                message = self.prepare(message, scope)
+                if self.ends_streams and any(
+                    name == b"content-type" and value.startswith(b"text/event-stream")
+                    for name, value in message["headers"]
+                ):
+                    response = LongLivedResponse(send, END_OF_STREAM, self.event_streams)
+                    send = response.send
+                    return response.begin(message)
             return send(message)
 
         return self.app(scope, receive, watched_send)
 
     def watch_websocket(self, scope, receive, send):
+        self.websocket_tasks.add(asyncio.current_task())
+
         def watched_send(message):
             nonlocal send
             if message["type"] != "websocket.accept":
                 return send(message)
-            response = LongLivedResponse(send, SERVICE_RESTART, self.long_lived)
+            response = LongLivedResponse(send, SERVICE_RESTART, self.websockets)
             send = response.send
             return response.begin(message)
 
@@ -209,17 +299,28 @@ class ForgeServer(Server):
     once: also those whose request is on its way, or has arrived and was not yet read.
     """
 
-    def __init__(self, config, sockets: list, state: StateFile) -> None:
+    def __init__(self, config, sockets: list, state: StateFile, workers: int = 1) -> None:
+        """
+        :param workers: of this generation, with this one.
+        """
         super().__init__(config)
         self.immediate, self.public = split_sockets(sockets)
         self.listeners: list[asyncio.Server] = []  # of the public sockets
-        self.standby_since = None  # on the clock of the event loop
-        self.state = state
+        self.draining_since = None  # on the clock of the event loop
+        self.state, self.workers = state, workers
         self.drain_seconds = float(os.environ.get("FORGE_WORKER_DRAIN", 20))
+        self.finish_seconds = float(os.environ.get("FORGE_WORKER_FINISH", self.drain_seconds))
+        self.ended: Counter[str] = Counter()  # what a drain did not wait for
+        # Uvicorn ends at its limit of requests, whoever else accepts.
+        self.request_limit = getattr(self, "limit_max_requests", config.limit_max_requests)
+        self.limit_max_requests = config.limit_max_requests = None
 
     async def startup(self, sockets=None) -> None:
-        self.config.loaded_app = self.app = DrainableApp(self.config.loaded_app, self.server_state.connections)
+        ends_streams = os.environ.get("FORGE_WORKER_STREAMS") == "end"
+        self.app = DrainableApp(self.config.loaded_app, self.server_state.connections, ends_streams)
+        self.config.loaded_app = self.app
         await super().startup(sockets=sockets)
+        self.state.write_ended()
 
     async def main_loop(self) -> None:
         if self.public:
@@ -239,18 +340,25 @@ class ForgeServer(Server):
         elif self.public and not requested and not self.listeners:
             await self.listen()
             self.state.write(PUBLIC)
-        return await super().on_tick(counter)
+        return await super().on_tick(counter) or self.is_to_be_replaced()
+
+    def is_to_be_replaced(self) -> bool:
+        """Whether this worker has served as many requests as it may, and others accept while it is replaced."""
+        if not self.request_limit or self.server_state.total_requests < self.request_limit:
+            return False
+        return self.workers == 1 or (self.state.take_turn() and self.state.others_accept())
 
     async def enter_standby(self) -> None:
         """Stand by again. What was accepted is answered as in a drain: a stop only goes on with it."""
-        self.app.draining, self.standby_since = True, asyncio.get_running_loop().time()
+        self.begin_drain()
         listeners, self.listeners = self.listeners, []
         await self.stop_listening(listeners)
         self.state.write(STANDBY)
 
     async def listen(self) -> None:
         """As uvicorn/server.py startup() does; with copies, as a closed listener closes its socket."""
-        self.app.draining, self.standby_since = False, None
+        self.app.set_draining(False)
+        self.draining_since = None
 
         def create_protocol():
             return self.config.http_protocol_class(
@@ -265,8 +373,12 @@ class ForgeServer(Server):
 
     async def shutdown(self, sockets=None) -> None:
         try:
+            self.state.write(DRAINING)
+            self.begin_drain()
+            await self.finish_first()
             await self.stop_listening(list(self.servers))
             await self.drain()
+            self.state.write_ended(self.ended)
             await super().shutdown(sockets=sockets)
         finally:
             # Here, as capture_signals() then raises SIGTERM again, which ends the process.
@@ -286,34 +398,82 @@ class ForgeServer(Server):
             server.close()
             self.servers.remove(server)
 
+    def begin_drain(self) -> None:
+        if self.draining_since is None:
+            self.draining_since = self.clock()
+        self.app.set_draining(True)
+
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def is_alone(self) -> bool:
+        """Whether nobody else accepts public requests: no later generation, and no other worker of this one."""
+        return is_live(default=True) and not self.state.requests_standby() and not self.state.others_accept()
+
+    async def finish_first(self) -> None:
+        """Where nobody else accepts, go on with that until what is under way has ended: no one is to wait for it."""
+        tasks = self.server_state.tasks - set(self.app.websocket_tasks)
+        while not all(task.done() for task in tasks) and not self.force_exit:
+            took = self.clock() - self.draining_since
+            # Workers that are told to stop together learn of it one after the other.
+            if took >= self.finish_seconds or (took >= GRACE and not self.is_alone()):
+                break
+            await self.pause()
+
     async def drain(self) -> None:
         """Answer what was accepted, with "Connection: close"; end what would not end; at the deadline cut the rest."""
-        self.state.write(DRAINING)
-        self.app.draining = True
-        waiting_for, clock = self.server_state, asyncio.get_running_loop().time
-        began = clock()
-        since = began if self.standby_since is None else self.standby_since
-        while (waiting_for.connections or waiting_for.tasks) and not self.force_exit:
-            remaining = max(since + self.drain_seconds, began + min(FLUSH, self.drain_seconds)) - clock()
+        began, state = self.clock(), self.server_state
+        while (state.connections or state.tasks) and not self.force_exit:
+            finish = self.draining_since + self.finish_seconds
+            remaining = max(finish, began + min(FLUSH, self.finish_seconds)) - self.clock()
             if remaining <= 0:
                 break
-            for response in list(self.app.long_lived):
-                if response.final_message is SERVICE_RESTART or remaining <= FLUSH:
-                    response.end()
-            if self.config.callback_notify:
-                await self.config.callback_notify()
-            await asyncio.sleep(POLL)
+            self.end_all(self.app.websockets, WEBSOCKET)
+            if remaining <= FLUSH:
+                self.end_all(self.app.event_streams, STREAM)
+            if self.clock() >= finish:
+                self.cut(filter(is_half_answered, state.connections))
+            if self.clock() >= (began + GRACE if self.is_alone() else self.draining_since + self.drain_seconds):
+                for connection in filter(is_idle, list(state.connections)):
+                    connection.transport.close()
+            await self.pause()
+        answers = sum(map(is_under_way, state.connections)) + self.ended[STREAM]
+        self.ended[BACKGROUND_TASK] = max(0, len(state.tasks - set(self.app.websocket_tasks)) - answers)
+        self.cut(state.connections)
+        await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
         log = logging.getLogger("uvicorn.error")
-        if waiting_for.connections:
-            log.warning("Closing %d connections after %.1f s", len(waiting_for.connections), clock() - began)
-            for connection in list(waiting_for.connections):
-                connection.transport.abort()
-            await asyncio.sleep(POLL)  # for connection_lost(): Uvicorn's shutdown() is to find no connection
+        self.ended = +self.ended
+        if self.ended:
+            said = ", ".join(f"{count} x {kind}" for kind, count in self.ended.items())
+            log.warning("Ended after %.1f s: %s", self.clock() - self.draining_since, said)
         log.addFilter(is_no_cancellation)
+
+    def end_all(self, responses: weakref.WeakSet, kind: str) -> None:
+        for response in list(responses):
+            response.end()
+            self.ended[kind] += 1
+
+    def cut(self, connections: Iterable) -> None:
+        """Close connections so that their clients see an error, where an answer was under way.
+
+        The end of a connection alone looks like the end of an answer to whoever asked with HTTP/1.0, as proxies do.
+        """
+        for connection in list(connections):
+            if is_under_way(connection):
+                self.ended[STREAM if is_half_answered(connection) else REQUEST] += 1
+                with contextlib.suppress(OSError):
+                    peer = connection.transport.get_extra_info("socket")
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            connection.transport.abort()
+
+    async def pause(self) -> None:
+        if self.config.callback_notify:
+            await self.config.callback_notify()
+        await asyncio.sleep(POLL)
 
     def quit(self) -> None:
         self.should_exit = True
-        self.drain_seconds = 0
+        self.drain_seconds = self.finish_seconds = 0
 
 
 def is_no_cancellation(record: logging.LogRecord) -> bool:

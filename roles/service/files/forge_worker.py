@@ -75,7 +75,8 @@ class Draining:
         try:
             # In systemd's order (gunicorn/sock.py), and without Gunicorn's wrappers: uvloop would close their
             # descriptors twice (uvloop/handles/handle.pyx UVSocketHandle._close()).
-            self.server = ForgeServer(self.config, [wrapper.sock for wrapper in self.sockets], state)
+            sockets = [wrapper.sock for wrapper in self.sockets]
+            self.server = ForgeServer(self.config, sockets, state, self.cfg.workers)
             super().init_process()
         except (Exception, SystemExit) as failure:
             if self.server and self.server.started:

@@ -84,6 +84,7 @@ def test_report_of_a_rollout() -> None:
         "to": "bbbbbbbbbbbb-00000000",
         "address": "http://web1:8000",
         "seconds": "1.8",
+        "ended meanwhile": "nothing",
     }
     assert report({**TARGET, "live": ""})["from"] == "nothing"
 
@@ -92,6 +93,12 @@ def test_report_of_a_rollout() -> None:
 def test_report_says_what_did_not_change(result: dict[str, Any]) -> None:
     row = report(result=result)
     assert (row["from"], row["seconds"]) == ("no change", "-")
+
+
+def test_report_says_what_a_release_ended() -> None:
+    ended = ["2 streams", "process mail, killed after 5 s"]
+    row = report(result={**DONE, "switch": {**DONE["switch"], "ended": ended}})
+    assert row["ended meanwhile"] == "2 streams, process mail, killed after 5 s"
 
 
 def test_report_says_when_a_release_does_not_drain() -> None:

@@ -82,21 +82,20 @@ def test_what_was_accepted_is_answered(site, worker):
     assert "background-done" in site.said()
 
 
-def test_what_is_long_lived_ends_at_the_deadline(two_sites):
+@pytest.mark.parametrize("how", ["end", "cut"])
+def test_what_is_long_lived_ends_at_the_deadline(two_sites, how):
     """Under a heartbeat that is shorter than the drain: the arbiter must not kill a worker that drains.
 
     It looks at heartbeats only while it is not stopping itself, so the worker gets the signal, as when it is replaced.
     """
 
     async def until_the_end(client: Client, began: float):
-        try:
-            await client.answer()
-        except Cut:
-            return "cut", time.monotonic() - began
-        return "complete", time.monotonic() - began
+        return await client.until_the_end(), time.monotonic() - began
 
     async def scenario(site, worker: str):
-        generation = await asyncio.to_thread(site.live, "only", worker=worker, drain=4, timeout=3)
+        streams = {"FORGE_WORKER_STREAMS": how}
+        generation = await asyncio.to_thread(site.live, "only", worker=worker, drain=4, timeout=3, environment=streams)
+        site.switch_to("later")
         (pid,) = generation.pids()
         paths = "/events", "/starlette-events", "/three-events", "/download", "/"
         clients = await opened(site, *paths)
@@ -109,17 +108,112 @@ def test_what_is_long_lived_ends_at_the_deadline(two_sites):
         assert endings["/three-events"][0] == "complete"
         assert endings["/three-events"][1] < 2
         for path in "/events", "/starlette-events":
-            assert endings[path][0] == "complete", endings
-            assert 2.5 < endings[path][1] < 4
+            assert endings[path][0] == {"end": "complete", "cut": "cut"}[how], endings
+            assert (2.5 if how == "end" else 3.5) < endings[path][1] < 5
         assert endings["/download"][0] == "cut"
         assert 3.5 < endings["/download"][1] < 5
         assert await idle.reader.read() == b""
         await asyncio.to_thread(eventually, lambda: "lifespan-shutdown" in site.said(), 4)
-        assert "events-closed" in site.said()
+        await asyncio.to_thread(eventually, lambda: "events-closed" in site.said(), 4)
+        assert generation.ended_meanwhile() == {"stream": 3}
         assert "WORKER TIMEOUT" not in generation.said
         assert "Traceback" not in generation.said
 
     on_both_loops(two_sites, scenario)
+
+
+def test_an_answer_under_way_may_take_longer_than_an_idle_connection(two_sites):
+    async def scenario(site, worker: str):
+        finish = {"environment": {"FORGE_WORKER_FINISH": "6"}, "graceful_timeout": 11}
+        generation = await asyncio.to_thread(site.live, "only", worker=worker, drain=1, **finish)
+        site.switch_to("later")
+        idle, slow, deaf = await opened(site, "/", "/slow?seconds=3", "/events")
+        await idle.answer()
+        await asyncio.to_thread(stop, generation)
+        began = time.monotonic()
+        assert await idle.reader.read() == b""
+        assert 0.8 < time.monotonic() - began < 2
+        assert (await slow.answer()).status == 200
+        assert await deaf.until_the_end() == "cut"
+        assert 5 < time.monotonic() - began < 7.5
+        await asyncio.to_thread(generation.ended)
+        assert generation.ended_meanwhile() == {"stream": 1}
+
+    on_both_loops(two_sites, scenario)
+
+
+def test_what_is_cut_looks_so_to_old_clients_too(two_sites):
+    """To one that asks with HTTP/1.0, as nginx does, the end of the connection is the end of the answer."""
+
+    async def scenario(site, worker: str):
+        generation = await asyncio.to_thread(site.live, "only", worker=worker, drain=1)
+        (client,) = await opened(site, "")
+        client.writer.write(b"GET /events HTTP/1.0\r\nhost: x\r\n\r\n")
+        await client.reader.readuntil(b"data: 1")
+        generation.stop()
+        with pytest.raises(ConnectionResetError):
+            await client.reader.read()
+        await asyncio.to_thread(generation.ended)
+        assert generation.ended_meanwhile() == {"stream": 1}
+
+    on_both_loops(two_sites, scenario)
+
+
+def test_what_was_not_waited_for_is_counted_by_kind(site):
+    generation = site.live("only", drain=1)
+    site.switch_to("later")
+
+    async def scenario():
+        slow, background, _idle = await opened(site, "/slow?seconds=9", "/background?seconds=9", "/")
+        async with connect("ws://{}:{}/ws".format(*site.address)):
+            await background.answer()
+            generation.stop()
+            assert await slow.until_the_end() == "cut"
+
+    asyncio.run(scenario())
+    generation.ended()
+    assert generation.ended_meanwhile() == {"websocket": 1, "request": 1, "background task": 1}
+    assert "x websocket" in generation.said
+
+
+@pytest.mark.parametrize("worker", [*LOOPS, *ONE_PROCESS])
+def test_idle_connections_do_not_keep_the_door_shut_when_nobody_else_accepts(site, worker):
+    generation = site.live("only", worker=worker, workers=1, drain=20)
+
+    async def scenario():
+        idle, unused, late = await opened(site, "/", "", "")
+        await idle.answer()
+        stop(generation)
+        began = time.monotonic()
+        await asyncio.sleep(0.2)
+        assert (await late.get()).closes  # its request was on the way
+        assert await idle.reader.read() == await unused.reader.read() == b""
+        return time.monotonic() - began
+
+    assert 0.3 < asyncio.run(scenario()) < 2
+    assert generation.ended(within=3) == 0
+    assert generation.ended_meanwhile() == {}
+
+
+@pytest.mark.parametrize("worker", [FORGE, "uvicorn"])
+def test_others_are_served_while_an_answer_is_under_way_when_nobody_else_accepts(site, worker):
+    generation = site.live("only", worker=worker, drain=20)
+
+    async def scenario():
+        (slow,) = await opened(site, "/slow?seconds=2")
+        stop(generation)
+        ending = asyncio.ensure_future(slow.answer())
+        longest = 0.0
+        while not ending.done():
+            began = time.monotonic()
+            assert (await Client(site.address).get()).closes
+            longest = max(longest, time.monotonic() - began)
+            await asyncio.sleep(0.05)
+        assert (await ending).closes
+        return longest
+
+    assert asyncio.run(scenario()) < 1
+    assert generation.ended(within=3) == 0
 
 
 WEBSOCKETS = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -120,8 +121,11 @@ def test_newest_request_of_a_connection():
     assert not forge_server.is_newest_request(Http(second, conn=SimpleNamespace()), first)
 
 
-def sent_by(messages, kind="http", draining=False, ended_after=None):
-    """What reaches the server of an app's messages, where the drain ends what lasts after some of them."""
+def sent_by(messages, kind="http", draining=False, ended_after=None, ends_streams=True):
+    """What reaches the server of an app's messages, where the drain ends what lasts after some of them.
+
+    The app goes on in the same turn of the event loop, as happens on a busy machine.
+    """
     scope, sent = {"type": kind}, []
 
     async def send(message):
@@ -130,14 +134,17 @@ def sent_by(messages, kind="http", draining=False, ended_after=None):
     async def app(scope, receive, send):
         for number, message in enumerate(messages):
             if number == ended_after:
-                for response in list(drainable.long_lived):
+                for response in [*drainable.event_streams, *drainable.websockets]:
                     response.end()
-                await asyncio.sleep(0)
             await send(message)
 
-    drainable = DrainableApp(app, {Http(scope)})
-    drainable.draining = draining
-    asyncio.run(drainable(scope, None, send))
+    async def run():
+        await drainable(scope, None, send)
+
+    drainable = DrainableApp(app, {Http(scope)}, ends_streams)
+    drainable.set_draining(draining)
+    sent_by.last = sent
+    asyncio.run(run())
     return sent
 
 
@@ -175,6 +182,10 @@ def test_an_ended_event_stream_is_complete_and_then_silent():
     assert sent_by(response(EVENTS), ended_after=2) == [*response(EVENTS)[:2], END_OF_STREAM]
 
 
+def test_an_event_stream_is_ended_only_where_that_is_wanted():
+    assert sent_by(response(EVENTS), ended_after=2, ends_streams=False) == response(EVENTS)
+
+
 def test_a_download_is_never_ended():
     assert sent_by(response(PLAIN), ended_after=2) == response(PLAIN)
 
@@ -190,12 +201,102 @@ def test_an_ended_websocket_refuses_more():
     assert sent_by(talk, kind="websocket") == talk
     with pytest.raises(ClientDisconnected):
         sent_by([*talk, talk[1]], kind="websocket", ended_after=2)
+    assert sent_by.last == [*talk, SERVICE_RESTART]  # before the app learns of it, as its return closes the connection
 
 
 def test_a_rejected_websocket_is_left_alone():
     talk = [{"type": "websocket.close"}, {"type": "websocket.close"}]
     assert sent_by(talk, kind="websocket", ended_after=1) == talk
     assert SERVICE_RESTART["code"] == 1012
+
+
+@pytest.mark.parametrize(
+    ("client", "seen"),
+    [
+        (("::ffff:10.1.2.3", 5), ("10.1.2.3", 5)),
+        (None, ("127.0.0.1", 0)),
+        (("10.1.2.3", 5), ("10.1.2.3", 5)),
+        (("2001:db8::1", 5), ("2001:db8::1", 5)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_peer_is_seen_as_a_person_means_it(client, seen, kind):
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope["client"])
+
+    async def run():
+        await DrainableApp(app, set())({"type": kind, "client": client}, None, None)
+
+    asyncio.run(run())
+    assert scopes == [seen]
+
+
+class Cycle:
+    """Of Uvicorn's answers what the worker looks at."""
+
+    def __init__(self, scope, started=False, complete=False) -> None:
+        self.scope, self.default_headers = scope, [(b"server", b"uvicorn")]
+        self.response_started, self.response_complete = started, complete
+
+
+def test_answers_that_have_not_begun_say_that_they_are_the_last():
+    first, second = {"path": "/first"}, {"path": "/second"}
+    waiting, started, pipelined = Cycle(first), Cycle(first, started=True), Cycle(first)
+    connections = {Http(first, cycle=waiting), Http(first, cycle=started), Http(second, cycle=pipelined)}
+    DrainableApp(None, connections | {Http(None, cycle=None), Http(first)}).set_draining(True)
+    headers = [cycle.default_headers[1:] for cycle in (waiting, started, pipelined)]
+    assert headers == [[(b"connection", b"close")], [], []]
+
+
+def test_a_connection_is_idle_when_nothing_is_under_way_or_unread():
+    ours, theirs = socket.socketpair()
+    transport = SimpleNamespace(get_extra_info=lambda _name: ours)
+    scope = {"path": "/"}
+
+    def is_idle(cycle, newest=scope):
+        return forge_server.is_idle(Http(newest, cycle=cycle, transport=transport))
+
+    with ours, theirs:
+        assert is_idle(Cycle(scope, complete=True))
+        assert is_idle(None, newest=None)
+        assert not is_idle(Cycle(scope))
+        assert not is_idle(Cycle(scope, complete=True), newest={"path": "/being-read"})
+        assert not is_idle(None, newest={"path": "/being-read"})
+        assert not forge_server.is_idle(Http(scope, transport=transport))  # a websocket
+        theirs.send(b"GET")
+        assert not is_idle(Cycle(scope, complete=True))
+
+
+def test_one_worker_at_a_time_may_be_replaced(tmp_path):
+    first, second = StateFile(str(tmp_path), LOG), StateFile(str(tmp_path), LOG)
+    assert first.take_turn()
+    assert first.take_turn()
+    assert not second.take_turn()
+    os.close(first.turn)
+    assert second.take_turn()
+    assert StateFile(None, LOG).take_turn()
+
+
+def test_others_accept_when_a_sibling_says_so(tmp_path):
+    state = StateFile(str(tmp_path), LOG)
+    assert not StateFile(None, LOG).others_accept()
+    state.write("public")
+    (tmp_path / "1").write_text("public")  # runs, and is no worker of our master
+    assert not state.others_accept()
+    sibling = subprocess.Popen(["sleep", "60"])
+    try:
+        (tmp_path / str(sibling.pid)).write_text("public")
+        (tmp_path / "ended").write_text("public")
+        seen_by_child = subprocess.run(
+            [sys.executable, "-c", "import forge_server as f; print(f.StateFile('.', None).others_accept())"],
+            env={**os.environ, "PYTHONPATH": str(WORKER)}, cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert seen_by_child.stdout == "True\n"
+    finally:
+        sibling.kill()
+        sibling.wait()
 
 
 class Own(forge_worker.STOCK[0]):

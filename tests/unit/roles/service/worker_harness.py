@@ -184,6 +184,11 @@ class Generation:
             client.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 
+    def ended_meanwhile(self) -> dict[str, int]:
+        """What its drains did not wait for."""
+        lines = (self.states / "ended").read_text().splitlines()
+        return dict(sum((Counter(json.loads(line)) for line in lines), Counter()))
+
     def stop(self, sig: int = signal.SIGTERM) -> None:
         self.master.send_signal(sig)
 
@@ -246,6 +251,14 @@ class Client:
         head = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "host: x"]
         head += ["connection: close"] * close + ([] if body is None else [f"content-length: {len(body)}"])
         self.writer.write(("\r\n".join(head) + "\r\n\r\n").encode() + (body or b""))
+
+    async def until_the_end(self) -> str:
+        """How an answer ends that was asked for: "complete", or "cut" """
+        try:
+            await self.answer()
+        except Cut:
+            return "cut"
+        return "complete"
 
     async def head(self) -> Answer:
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -347,12 +360,13 @@ class Load:
         self.served(await client.get("/slow?seconds=2"))
 
     async def events(self, client: Client) -> None:
-        """Ends properly, or not at all: then it is cut after a while by this client."""
+        """Is cut by the server, so that this is seen, or after a while by this client."""
         await client.send("/events")
         assert (await client.head()).headers["content-type"].startswith("text/event-stream")
-        while await client.chunk():
-            if self.stopped:
-                return await client.close()
+        assert await client.chunk()
+        with contextlib.suppress(OSError, EOFError):
+            while not self.stopped:
+                assert await client.chunk()
         await client.close()
 
     async def websocket(self, client: Client) -> None:
