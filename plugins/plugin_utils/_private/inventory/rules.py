@@ -129,10 +129,10 @@ RULES = (
          "{name} must have the form package.module:app."),
     Rule("forge_listen", bool,
          "{name} must name at least one address."),
-    Rule("forge_timeout forge_keepalive forge_drain_seconds forge_finish_seconds forge_health_deadline forge_health_passes "
+    Rule("forge_timeout forge_keepalive forge_drain_seconds forge_health_deadline forge_health_passes "
          "forge_migrations_timeout forge_worker_memory_mb", lambda value: int(value) > 0,
          "{name} must be more than 0."),
-    Rule("forge_database_connections forge_keep forge_lock_wait forge_memory_max_mb forge_watch_seconds "
+    Rule("forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb forge_watch_seconds "
          "forge_worker_connections forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
     Rule("forge_database_name forge_database_user", lambda name: not name or bool(DATABASE.match(str(name))),
