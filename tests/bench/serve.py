@@ -90,11 +90,13 @@ class Bench:
         """gunicorn.conf.py as the role writes it, with its defaults."""
         variables = {
             "__forge_workers": {"count": workers, "reason": "benchmark"},
+            "forge_app": "bench",
             "forge_server": "gunicorn",
             "forge_worker_class": "",
             "forge_preload": ["fastapi"],
             "forge_timeout": 60,
             "forge_drain_seconds": 5,
+            "forge_finish_seconds": 0,
             "forge_keepalive": 75,
             "forge_trusted_proxies": ["127.0.0.1", "::1"],
             "forge_access_log": False,
