@@ -198,7 +198,8 @@ class LongLivedResponse:
 
     def __init__(self, send, final_message: dict, registry: weakref.WeakSet) -> None:
         self._send, self.final_message, self.registry = send, final_message, registry
-        self.ending = None
+        self.ending: asyncio.Task | None = None
+        self.has_begun_to_end = False
 
     async def begin(self, message: dict) -> None:
         await self._send(message)
@@ -212,13 +213,24 @@ class LongLivedResponse:
             ):
                 self.registry.discard(self)
             return await self._send(message)
-        await asyncio.wait([self.ending])  # an app that returned before would close the connection without it
+        # An app that returned before would close the connection without its end. Nor is the app held up where it need not
+        # be: Starlette cancels it as soon as that is sent, and its generator is to notice.
+        if not self.has_begun_to_end:
+            await self.write_end()
+        elif not self.ending.done():
+            await asyncio.wait([self.ending])
         if self.final_message is SERVICE_RESTART:
             raise ClientDisconnected
 
     def end(self) -> None:
         self.registry.discard(self)
-        self.ending = asyncio.gather(self._send(self.final_message), return_exceptions=True)
+        self.ending = asyncio.ensure_future(self.write_end())
+
+    async def write_end(self) -> None:
+        if not self.has_begun_to_end:
+            self.has_begun_to_end = True
+            with contextlib.suppress(Exception):  # the client is gone
+                await self._send(self.final_message)
 
 
 class DrainableApp:
