@@ -159,7 +159,11 @@ class Generation:
 
     @property
     def state(self) -> dict[int, str]:
-        return {int(path.name): path.read_text() for path in self.states.glob("[0-9]*")}
+        states = {}
+        for path in self.states.glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError):  # its worker has just ended
+                states[int(path.name)] = path.read_text()
+        return states
 
     def pids(self) -> list[int]:
         if self.one_process:
