@@ -1,13 +1,20 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tells the ledger who deploys, and from where."""
+"""Tells the ledger who deploys, and from where; takes a host back at once when another one of its wave has failed."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
+from ansible import constants as C
+
 from ..plugin_utils._private.transport.controller import Controller
-from ..plugin_utils._private.transport.host_call import HostAction
+from ..plugin_utils._private.transport.host_call import HostAction, is_switched_on
+
+PAUSE = 0.1  # seconds between two looks at the other hosts
+BACK = ("app", "root", "generation", "by", "action", "drain_seconds")  # what step=take_back takes of the others
 
 
 class ActionModule(HostAction):
@@ -16,4 +23,39 @@ class ActionModule(HostAction):
     MODULE = "rollout"
 
     def run_module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        return super().run_module({"by": str(Controller.this()), **arguments}, task_vars)
+        arguments = {"by": str(Controller.this()), **arguments}
+        if not arguments.get("together") or self._task.check_mode:
+            return super().run_module(arguments, task_vars)
+        return self.run_with_the_wave(arguments, task_vars or {})
+
+    def run_with_the_wave(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Run the step, unless another host of the wave fails: then do not begin it, or have it taken back.
+
+        Ansible waits for all hosts of a task, so each looks by itself whether another one has failed.
+        """
+        # The directory of this run of Ansible, which its processes share.
+        failed = Path(C.DEFAULT_LOCAL_TMP, f"wave-failed-{arguments['app']}")
+        if failed.exists():
+            return {"changed": False, "withheld": True}
+        with ThreadPoolExecutor(1) as threads:
+            step = threads.submit(super().run_module, arguments, task_vars)
+            try:
+                if is_switched_on(self, task_vars):  # Ansible's own way is for one call at a time
+                    self.take_back_when(failed, step, arguments, task_vars)
+                result = step.result()
+            except BaseException:
+                failed.touch()
+                raise
+        if result.get("failed"):
+            failed.touch()
+        return result
+
+    def take_back_when(
+        self, failed: Path, step: Future[dict[str, Any]], arguments: dict[str, Any], task_vars: dict[str, Any]
+    ) -> None:
+        """Wait for the step; ask the host to go back when another host has failed."""
+        while not wait([step], PAUSE).done:
+            if failed.exists():
+                back = {name: arguments[name] for name in BACK if name in arguments}
+                super().run_module({**back, "step": "take_back"}, task_vars)
+                return

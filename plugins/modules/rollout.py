@@ -14,8 +14,11 @@ description:
   - V(discard) stops a candidate, because another host's failed.
   - V(switch) flips C(current), waits until the new workers accept public requests, and tells the old generation to stand
     by; it accepts nothing more, and answers what it has accepted. Its other processes end before those of the new one
-    start. Then the new one is watched. When it fails, the old one serves again at once; when all is well, the old one
-    stops.
+    start.
+  - V(watch) watches the new generation. When it fails, the old one, which stands by, serves again at once.
+  - V(finish) stops the old generation, and prunes.
+  - V(take_back) lets the old generation serve again, because another host's release failed; it also ends a watch that
+    goes on, and stops a candidate that was not switched to.
   - A server that can neither stand by nor drain is tried on its private socket alone and stopped again. At the switch
     it starts beside the old generation, and serves as soon as it can.
   - Where a hand-made service of the app's name runs, it serves until the new generation does, and is then stopped; new
@@ -27,7 +30,23 @@ options:
     description: Which step to take.
     type: str
     required: true
-    choices: [candidate, discard, switch]
+    choices: [candidate, discard, switch, watch, finish, take_back]
+  through:
+    description: Go on in the same call through this step; O(step) alone when empty.
+    type: str
+    default: ""
+    choices: ["", watch, finish]
+  together:
+    description:
+      - The hosts of the task are a wave. When V(switch) or V(watch) fails on one, the controller takes the others back at
+        once, and does not begin on those that wait. The host that failed goes back by itself in any case.
+    type: bool
+    default: false
+  previous:
+    description:
+      - What served before V(switch), as its RV(from) says; empty when nothing did. V(watch), V(finish) and V(take_back)
+        go back to it; without it there is no way back.
+    type: str
   action:
     description: What the ledger calls it.
     type: str
@@ -130,17 +149,29 @@ switched_in:
   description: Seconds from the flip until every new worker accepted public requests.
   returned: step=switch
   type: float
+withheld:
+  description: Was the step not taken, because another host of the wave had failed?
+  returned: when it was not
+  type: bool
+taken_back:
+  description: Serves again what served before, because that was asked for?
+  returned: when it does
+  type: bool
+serves:
+  description: Id of the generation that serves now; empty when none does.
+  returned: step=take_back
+  type: str
 ended:
   description:
     - What of other generations did not end by itself in the time it was given, such as C(2 streams), C(1 websocket) or
       C(process mail, killed after 5 s).
     - Streams are answers that had begun; a request had none yet. Websockets are told to come again, with code 1012.
-  returned: step=switch
+  returned: step=switch, watch or finish
   type: list
   elements: str
 removed:
   description: Generations that were pruned.
-  returned: step=switch
+  returned: with V(finish)
   type: list
   elements: str
 """
@@ -156,7 +187,10 @@ ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
     "root": {"type": "path", "required": True},
     "generation": {"type": "str", "required": True},
-    "step": {"type": "str", "required": True, "choices": ["candidate", "discard", "switch"]},
+    "step": {"type": "str", "required": True, "choices": ["candidate", "discard", "switch", "watch", "finish", "take_back"]},
+    "through": {"type": "str", "default": "", "choices": ["", "watch", "finish"]},
+    "together": {"type": "bool", "default": False},
+    "previous": {"type": "str"},
     "action": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback"]},
     "by": {"type": "str", "default": ""},
     "health_path": {"type": "str", "default": "/healthz"},

@@ -221,7 +221,8 @@ def add_routes(source: Path) -> None:
 def step(generation: str, name: str) -> dict[str, Any]:
     """One step of the rollout module, over SSH."""
     arguments = {"app": "forge", "root": "/srv", "generation": generation, "step": name, "by": "bench",
-                 "drain_seconds": DRAIN, "watch_seconds": SETTINGS["forge_watch_seconds"]}  # fmt: skip
+                 "drain_seconds": DRAIN, "watch_seconds": SETTINGS["forge_watch_seconds"],
+                 **({"through": "finish"} if name == "switch" else {})}  # fmt: skip
     done = subprocess.run(
         ["ansible", NODE, "-i", str(REPOSITORY / "inventories" / "lab"), "--become",
          "-m", "thecodeforge.fastapi.rollout", "-a", json.dumps(arguments)],

@@ -119,7 +119,7 @@ def roll_out(fleet: Fleet, generation: str, die: str = "", **more: Any) -> dict[
     candidate = step(fleet, generation, "candidate", die, **more)
     if not candidate.get("healthy"):
         return candidate
-    return step(fleet, generation, "switch", die, **more)
+    return step(fleet, generation, "switch", die, through="finish", **more)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ POINTS = {
     "right after the switch": "switch.Switch.point_current:after",
     "when the new one is public": "switch.Switch.wait_until_public:after",
     "while the old one stands by": "switch.Switch.others_stand_by:after",
-    "while the old one drains": "switch.Switch.stop_previous:0.3",
+    "while the old one drains": "switch.Switch.finish:0.3",
     "in the watch": "switch.Switch.watch:before",
     "before the prune": "generations.Generations.prune:before",
 }
@@ -321,7 +321,7 @@ def test_second_rollout_waits_for_one_whose_controller_died(
             [str(LAB), "exec", "--set", SET, NODE, "--", "python3", f"{DRIVER}/driver.py"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        arguments = {**STEP, "generation": new, "step": "switch", "watch_seconds": 4}
+        arguments = {**STEP, "generation": new, "step": "switch", "through": "finish", "watch_seconds": 4}
         orphan.stdin.write(json.dumps({"module": "rollout", "arguments": arguments}))
         orphan.stdin.close()
         fleet.until(lambda: fleet.live(NODE) == new, what="the switch")
@@ -496,7 +496,7 @@ def change(source: Path, text: str) -> None:
 KILLS = {
     "while it stages and validates": ("Stage the generation", 0.7),
     "in the migration": ("Migrate the database", 0.7),
-    "while the old one drains": ("Switch, drain", 1.0),
+    "while the old one drains": ("Switch, and watch", 1.0),
 }
 
 

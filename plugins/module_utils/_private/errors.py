@@ -24,6 +24,10 @@ class RolloutError(Exception):
         self.unit = unit
 
 
+class TakenBack(Exception):
+    """Raised when a generation that is watched was taken back, because another host's failed."""
+
+
 def text_of(error: Exception) -> str:
     """What an error says, for a person: an OSError without Python's number."""
     if isinstance(error, OSError) and error.strerror:

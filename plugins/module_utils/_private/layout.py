@@ -37,6 +37,7 @@ class Layout:
         self.project = os.path.join(self.home, "project.json")
         self.lock = os.path.join(self.home, "lock.json")
         self.locks = os.path.join(self.home, "locks")
+        self.take_back_request = os.path.join(self.locks, "take-back")  # for a rollout that watches
 
     def layer(self, layer: str) -> str:
         return os.path.join(self.layers, layer)

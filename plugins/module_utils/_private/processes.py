@@ -171,10 +171,11 @@ class Processes:
         sentence, shown = explain(self.masked(text_of(error)), lines, ended=bool(unit))
         return RolloutError(sentence, shown)
 
-    def stop(self, drain_seconds: int, keep_web: bool = False, timeout: float = 0) -> None:
+    def stop(self, drain_seconds: int, keep_web: bool = False, timeout: float = 0, wait: bool = True) -> None:
         """Stop the generation; it drains. Its socket goes first, or a late probe would start it again.
 
         :param keep_web: stop only its other processes.
+        :param wait: until it has stopped.
         :param timeout: seconds; those of its drain when 0.
         :raises SystemdError: when it has not stopped by then.
         """
@@ -187,7 +188,8 @@ class Processes:
             if web:
                 systemd.systemctl("stop", "--no-block", *web)
             seconds = max(seconds, self.finish_scheduled())
-        systemd.systemctl("stop", *web, *others, timeout=timeout or seconds + STOP_MARGIN)
+        no_block = [] if wait else ["--no-block"]
+        systemd.systemctl("stop", *no_block, *web, *others, timeout=timeout or seconds + STOP_MARGIN)
 
     def finish_scheduled(self) -> int:
         """Wait for a command that a timer has started, as long as it may take to stop.

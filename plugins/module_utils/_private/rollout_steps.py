@@ -11,8 +11,8 @@ from typing import Any
 from . import systemd
 from .candidate import Candidate
 from .ended import Ended
-from .errors import STILL_SERVES, RolloutError, text_of
-from .exclusive import LockHeld, exclusive_lock
+from .errors import STILL_SERVES, RolloutError, TakenBack, text_of
+from .exclusive import LockHeld, exclusive_lock, make_private
 from .generations import Generations
 from .layout import Layout
 from .probe import HealthCheck
@@ -21,6 +21,8 @@ from .records import GenerationRecord, LedgerEvent
 from .serving import is_converged, serving_generation
 from .switch import Switch
 
+# What step=switch may go on with in the same call, in this order.
+SERVING_STEPS = ("switch", "watch", "finish")
 CANNOT_DRAIN = "{server} can neither stand by nor drain: a release or a stop may cut requests that are under way on its connections."
 
 
@@ -46,6 +48,8 @@ class RolloutSteps:
         )
         self.switch = Switch(self.processes, self.health, params["drain_seconds"], params["watch_seconds"])
         self.previous = serving_generation(self.layout)
+        # What to go back to, empty when nothing served; None when this step, and none before it, has switched.
+        self.way_back: str | None = self.previous if self.previous != self.generation else params["previous"]
         self.started = time.monotonic()
         self.result: dict[str, Any] = {
             "from": self.previous, "to": self.generation, "changed": False, "seconds": 0.0,
@@ -63,12 +67,18 @@ class RolloutSteps:
             self.result["changed"] = True
             return
         self.check_take_over()
+        step = self.params["step"]
         try:
-            if is_converged(self.layout, self.generation, self.processes.units()):
+            # The other two know what there was to go back to, and do less than this asks for.
+            if step not in ("finish", "take_back") and is_converged(
+                self.layout, self.generation, self.processes.units()
+            ):
                 return
             self.result["changed"] = True
             if check_mode:
                 return
+            if step == "take_back":
+                self.request_take_back()
             with exclusive_lock(self.layout.kernel_lock("rollout"), self.params["drain_seconds"] + STOP_MARGIN):
                 self.take_step()
         except LockHeld:
@@ -78,7 +88,6 @@ class RolloutSteps:
         except RolloutError as error:
             self.record_failure(error)
         except (systemd.SystemdError, OSError) as error:
-            step = self.params["step"]
             reason = self.processes.masked(text_of(error))
             raise RolloutError(f"Rollout of {self.generation} stopped at step {step}: {reason}") from None
         finally:
@@ -109,7 +118,8 @@ class RolloutSteps:
         if problem:
             self.warn(problem)
         self.repair_current()
-        self.generations.reconcile()
+        if self.params["previous"] is None:  # else it goes on with a switch of its own rollout
+            self.generations.reconcile()
         step = self.params["step"]
         if step == "discard":
             self.candidate.discard()
@@ -117,8 +127,10 @@ class RolloutSteps:
             if not self.record.drains:
                 self.warn(drop_warning(self.record))
             self.candidate.start()
+        elif step == "take_back":
+            self.take_back()
         else:
-            self.take_switch()
+            self.serve()
 
     def repair_current(self) -> None:
         """Let ``current`` name what serves, before anything trusts it. Nothing is started or stopped for it."""
@@ -130,21 +142,59 @@ class RolloutSteps:
         was = f"named {lost}" if lost else f"was no link (it is now {aside})" if aside else "was not there"
         self.warn(f"{self.layout.current} {was}, while {serving} serves: it names that again.")
 
-    def take_switch(self) -> None:
-        """Switch, record it, and remove what is not needed any more."""
-        switches = self.previous != self.generation
-        if switches:
-            self.record_event("switching")
+    def serve(self) -> None:
+        """Take the steps of a switch that are asked for, from ``step`` through ``through``."""
+        first, last = self.params["step"], self.params["through"] or self.params["step"]
+        asked = SERVING_STEPS[SERVING_STEPS.index(first) : SERVING_STEPS.index(last) + 1]
         ended = Ended(self.processes)
-        self.result["switched_in"] = round(self.switch.run(), 2)
-        self.result["ended"] = ended.read()
+        try:
+            if "switch" in asked:
+                if self.previous != self.generation:
+                    self.record_event("switching")
+                self.result["switched_in"] = round(self.switch.run(), 2)
+            if "watch" in asked:
+                self.switch.watch_after_flip(self.way_back)
+                self.record_switch()
+            if "finish" in asked:
+                self.switch.finish(self.way_back)
+                self.result["removed"] = self.generations.prune(self.params["keep"])
+        except TakenBack:
+            self.record_event("taken back")
+            self.result["taken_back"] = True
+        finally:
+            self.result["ended"] = ended.read()
+
+    def record_switch(self) -> None:
         schema = {"schema": self.params["schema"]} if self.params["schema"] else {}
         self.generations.set_state(self.generation, "good", drop_warning=drop_warning(self.record), **schema)
-        if self.previous and switches and self.params["action"] == "rollback":
-            self.generations.set_state(self.previous, "left")
-        if switches:
+        if self.way_back and self.params["action"] == "rollback":
+            self.generations.set_state(self.way_back, "left")
+        if self.way_back is not None:
             self.record_event("switched")
-        self.result["removed"] = self.generations.prune(self.params["keep"])
+
+    def request_take_back(self) -> None:
+        """Tell a rollout that watches on this host to go back by itself; without one it is done here, under the lock."""
+        make_private(self.layout.locks)
+        with open(self.layout.take_back_request, "w", encoding="ascii"):
+            pass
+
+    def take_back(self) -> None:
+        """Bring back what served before on a host whose own release went well; stop a candidate that was not switched to."""
+        self.switch.forget_take_back()
+        previous = self.params["previous"]
+        if self.layout.live() != self.generation:
+            self.candidate.discard()
+        elif previous:
+            self.switch.go_back(previous)
+            self.result["taken_back"] = True
+            if not self.generations.live_since():  # its switch was recorded
+                self.generations.set_state(self.generation, "left")
+                back = LedgerEvent(
+                    action="rollback", by=self.params["by"], previous=self.generation, generation=previous,
+                    result="switched", reason="taken back", seconds=self.seconds(),
+                )  # fmt: skip
+                self.generations.record_event(back)
+        self.result["serves"] = serving_generation(self.layout)
 
     def record_failure(self, error: RolloutError) -> None:
         """Mark the generation bad, unless it served before.
@@ -152,7 +202,7 @@ class RolloutSteps:
         :raises RolloutError: the error, unless it is that of a candidate, which is a result.
         """
         try:
-            if self.previous != self.generation:
+            if self.way_back is not None:
                 self.generations.set_state(self.generation, "bad", reason=str(error))
             self.record_event("failed", str(error))
         except OSError as second:
@@ -165,10 +215,13 @@ class RolloutSteps:
     def record_event(self, outcome: str, reason: str = "") -> None:
         self.generations.record_event(
             LedgerEvent(
-                action=self.params["action"], by=self.params["by"], previous=self.previous, generation=self.generation,
+                action=self.params["action"], by=self.params["by"], previous=self.previous_generation(), generation=self.generation,
                 result=outcome, reason=reason, seconds=self.seconds(),
             )
         )  # fmt: skip
+
+    def previous_generation(self) -> str:
+        return self.way_back if self.way_back is not None else self.previous
 
     def seconds(self) -> float:
         return round(time.monotonic() - self.started, 2)

@@ -1,18 +1,18 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The switch from one generation to another: flip, standby of the old one, watch of the new one, and the way back."""
+"""The switch from one generation to another: flip, standby of the old one, watch of the new one, its end, and the way back."""
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from . import systemd
 from .addresses import are_disjoint
 from .candidate import Candidate
-from .errors import RolloutError
+from .errors import RolloutError, TakenBack
 from .probe import HealthCheck
 from .processes import PAUSE, STOP_MARGIN, Processes
 from .serving import (
@@ -26,6 +26,7 @@ from .serving import (
 from .takeover import TakeOver
 
 WATCH_PAUSE = 0.5  # seconds
+TAKE_BACK_PAUSE = 0.1  # seconds between two looks at whether that is asked for
 # Lets a probe fail once while the machine is busy, before the host goes back.
 WATCH_FAILURES = 3
 # Workers look ten times a second; those of an earlier version of this collection never do.
@@ -47,49 +48,101 @@ class Switch:
         self.take_over = TakeOver(self.layout, self.generation, processes.units())
 
     def run(self) -> float:
-        """Flip, watch the new generation, stop the old one.
+        """Flip, and let the old generation stand by: watched, the new one may turn out sick, and then that can serve again
+        at once.
 
         :returns: seconds until every new worker accepted public requests.
         :raises RolloutError: when the new generation failed; the host has gone back by then.
         """
-        previous = self.layout.live()
-        if previous == self.generation:
-            self.finish()
+        self.forget_take_back()
+        if self.layout.live() == self.generation:
+            self.resume()
             return 0.0
         self.processes.since_start()
         takes_over = self.take_over.is_due()
         if self.processes.record.drains and not takes_over:
             self.processes.check_alive()
         flipped = time.monotonic()
-        try:
+        with self.way_back(self.layout.live()):
             if takes_over:
                 self.flip_beside()
             else:
                 self.flip()
             switched_in = time.monotonic() - flipped
-            # Watched, the new one may turn out sick: then the old one can serve again at once.
-            self.stop_others(keep_web=self.watch_seconds > 0 and self.others_stand_by())
+            self.stop_others(keep_web=self.others_stand_by())
             self.enable_units()
-            has_processes = bool(self.layout.processes(self.generation))
-            if previous or has_processes:
-                # Other processes have started only now.
-                self.watch((time.monotonic() if has_processes else flipped) + self.watch_seconds)
-            if systemd.running(self.layout.app) != [self.generation]:
-                self.stop_previous()
-        except (RolloutError, systemd.SystemdError, OSError) as error:
-            self.go_back(previous, self.processes.explained(error))
         return switched_in
 
-    def finish(self) -> None:
-        """Do what a rollout that was killed after its flip had left to do."""
+    def resume(self) -> None:
+        """Do what a rollout that was killed after its flip had left to do, but for the end of what stands by."""
         self.clear_standby()
         self.processes.install_units()
-        self.stop_others()
+        self.stop_others(keep_web=True)
         if self.take_over.is_due():
             self.take_over.end_old(self.drain_seconds + STOP_MARGIN)
         self.enable_units()
         if idle_processes(self.layout, self.generation):
             self.processes.check_other_processes()
+
+    def watch_after_flip(self, previous: str | None) -> None:
+        """Watch the new generation until its time after the flip is over.
+
+        :param previous: generation to go back to, empty when nothing served before; None when there is no way back.
+        :raises TakenBack: when that was asked for meanwhile; the host has gone back by then.
+        :raises RolloutError: when it failed; the host has gone back by then.
+        """
+        has_processes = bool(self.layout.processes(self.generation))
+        if not previous and not has_processes:
+            return
+        # Other processes have started only after the flip.
+        remaining = self.watch_seconds if has_processes else self.watch_seconds - self.seconds_since_flip()
+        with self.way_back(previous):
+            self.watch(time.monotonic() + remaining, may_be_taken_back=bool(previous))
+
+    def finish(self, previous: str | None) -> None:
+        """Stop the old generation, which drains.
+
+        :param previous: as for :meth:`watch_after_flip`.
+        :raises RolloutError: when the new generation turned sick meanwhile; the host has gone back by then.
+        """
+        if systemd.running(self.layout.app) == [self.generation]:
+            return
+        with self.way_back(previous):
+            self.stop_others()
+            self.watch(time.monotonic())
+
+    def seconds_since_flip(self) -> float:
+        """Seconds, by the host's clock; none when that was set back since."""
+        return max(0.0, time.time() - os.lstat(self.layout.current).st_mtime)
+
+    @contextmanager
+    def way_back(self, previous: str | None) -> Iterator[None]:
+        """Go back when what is done here fails.
+
+        :param previous: as for :meth:`watch_after_flip`.
+        :raises TakenBack: when that was asked for; the host has gone back by then.
+        :raises RolloutError: for any other failure.
+        """
+        try:
+            yield
+        except TakenBack:
+            self.go_back(previous or "")
+            raise
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            failure = self.processes.explained(error)
+            if previous is None:
+                raise failure from None
+            try:
+                self.go_back(previous)
+            except RolloutError as second:
+                raise RolloutError(f"{failure} {second}", failure.journal) from None
+            if not previous:
+                raise failure from None
+            raise RolloutError(f"{failure} The host went back to {previous}.", failure.journal) from None
+
+    def forget_take_back(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self.layout.take_back_request)
 
     def flip(self) -> None:
         """Make the generation live, and wait until it accepts public requests."""
@@ -219,15 +272,12 @@ class Switch:
         for other in self.processes.others():
             other.stop(self.drain_seconds, keep_web)
 
-    def stop_previous(self) -> None:
-        """:raises RolloutError: when the new generation turned sick meanwhile."""
-        self.stop_others()
-        self.watch(time.monotonic())
-
-    def watch(self, until: float) -> None:
+    def watch(self, until: float, may_be_taken_back: bool = False) -> None:
         """Watch that the new generation stays well; ask at least once, as the drain may have taken all of the time.
 
         :param until: a time of the monotonic clock.
+        :param may_be_taken_back: end when that is asked for.
+        :raises TakenBack: when it was.
         :raises RolloutError: when it died, or its health failed several times in a row.
         """
         failures = 0
@@ -241,20 +291,24 @@ class Switch:
             remaining = until - time.monotonic()
             if remaining <= 0 and not failures:
                 return
-            time.sleep(min(WATCH_PAUSE, remaining) if remaining > 0 else WATCH_PAUSE)
+            pause_until = time.monotonic() + (min(WATCH_PAUSE, remaining) if remaining > 0 else WATCH_PAUSE)
+            while time.monotonic() < pause_until:
+                if may_be_taken_back and os.path.exists(self.layout.take_back_request):
+                    raise TakenBack
+                time.sleep(min(TAKE_BACK_PAUSE, max(0, pause_until - time.monotonic())))
 
-    def go_back(self, previous: str, error: RolloutError) -> NoReturn:
+    def go_back(self, previous: str) -> None:
         """Bring back what served before. Connections wait in the public socket meanwhile, which stays open.
 
-        :param previous: generation; empty when there was none.
-        :raises RolloutError: always: ``error``, and how the way back went.
+        :param previous: generation; empty when there was none: then nothing serves.
+        :raises RolloutError: when that fails too.
         """
         if not previous:
             with suppress(FileNotFoundError):
                 os.unlink(self.layout.current)
             self.take_over.undo()
             Candidate(self.processes, self.health, self.drain_seconds).discard()
-            raise error
+            return
         back = Switch(Processes(self.layout, previous), self.health, self.drain_seconds, watch_seconds=0)
         try:
             self.processes.stop(self.drain_seconds, keep_web=True)
@@ -269,8 +323,7 @@ class Switch:
                 back.point_current()
                 back.wait_until_public()
             systemd.systemctl("start", self.layout.target(previous))
-        except (RolloutError, systemd.SystemdError, OSError) as second:
-            reason = back.processes.explained(second)
-            raise RolloutError(f"{error} Going back to {previous} failed too: {reason}", error.journal) from None
-        self.processes.stop(self.drain_seconds)
-        raise RolloutError(f"{error} The host went back to {previous}.", error.journal)
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            reason = back.processes.explained(error)
+            raise RolloutError(f"Going back to {previous} failed: {reason}") from None
+        self.processes.stop(self.drain_seconds, wait=False)  # other hosts wait for this one

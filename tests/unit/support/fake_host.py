@@ -73,6 +73,10 @@ class Host:
     def switch(self, generation: str = NEW, watch_seconds: int = 10) -> Switch:
         return Switch(self.processes(generation), HealthCheck(deadline=30), DRAIN_SECONDS, watch_seconds)
 
+    def switch_to(self, generation: str = NEW, watch_seconds: int = 10) -> float:
+        switch, previous = self.switch(generation, watch_seconds), self.layout.live()
+        return switch_wholly(switch, None if previous == generation else previous)
+
     def nothing_was_released(self) -> None:
         os.unlink(self.layout.current)
         self.systemd.active, self.systemd.enabled, self.systemd.listens = set(), set(), []
@@ -112,3 +116,11 @@ def with_processes(host: Host, generation: str, *names: str) -> None:
     started = [name for name in names if name.replace(".service", ".timer") not in names or name.endswith(".timer")]
     wants = " ".join([f"forge@{generation}.service", *(name.replace("@", f"@{generation}") for name in started)])
     (directory / host.layout.target(generation)).write_text(f"[Unit]\nWants={wants}\n")
+
+
+def switch_wholly(switch: Switch, previous: str | None = OLD) -> float:
+    """All that a switch is, with a step after the other."""
+    switched_in = switch.run()
+    switch.watch_after_flip(previous)
+    switch.finish(previous)
+    return switched_in

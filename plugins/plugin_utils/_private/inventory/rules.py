@@ -38,6 +38,7 @@ DIRECTORY = re.compile(r"^(?!.*(^|/)\.\.(/|\Z))[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)
 FILE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 CLASS = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+\Z")
 PROCESS = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
+SHARE = re.compile(r"^([1-9]\d{0,5}|([1-9]\d?|100)%)\Z")
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
@@ -133,10 +134,14 @@ RULES = (
          "forge_migrations_timeout forge_worker_memory_mb", lambda value: int(value) > 0,
          "{name} must be more than 0."),
     Rule("forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb forge_watch_seconds "
-         "forge_worker_connections forge_workers", lambda value: int(value) >= 0,
+         "forge_wave_pause forge_worker_connections forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
     Rule("forge_database_name forge_database_user", lambda name: not name or bool(DATABASE.match(str(name))),
          "{name} must be letters, digits, dots, dashes and underscores, 63 at most, and not a name of PostgreSQL's own."),
+    Rule("forge_batch", lambda share: not str(share) or bool(SHARE.match(str(share))),
+         "{name} must be a number of hosts, or a percentage of them such as 50%."),
+    Rule("forge_waves", lambda shares: bool(shares) and str(shares[-1]) == "100%",
+         "{name} must end with 100%, or some hosts would never get the release."),
     Rule("forge_health_path", lambda path: str(path).startswith("/"),
          "{name} must start with a slash."),
     Rule("forge_smoke", lambda requests: all(str(each.get("path", "")).startswith("/") for each in requests),
@@ -153,6 +158,8 @@ RULES_FOR_ENTRIES = (
          "{name}: {value!r} must be a path below /var/lib, without a slash at its start, such as shop or shop/uploads."),
     Rule("forge_cache_directories", is_below,
          "{name}: {value!r} must be a path below /var/cache, without a slash at its start, such as shop or shop/uploads."),
+    Rule("forge_waves", matches(SHARE),
+         "{name}: {value!r} must be a number of hosts, or a percentage of them such as 50%."),
     Rule("forge_postgresql_clients", is_network,
          "{name}: {value!r} must be an address or a network, such as 192.0.2.7 or 198.51.100.0/24."),
     Rule("forge_writable_paths", matches(ROOT),
@@ -178,7 +185,7 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
     commands = [(name, each) for name in ("forge_migrations", "forge_seeds") for each in values[name]]
-    commands += [(name, values[name]) for name in ("forge_smoke_command", "forge_schema_version") if values[name]]
+    commands += [(name, values[name]) for name in ("forge_smoke_command", "forge_schema_version", "forge_wave_check") if values[name]]
     return problems + [
         f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))
     ]

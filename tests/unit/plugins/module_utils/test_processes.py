@@ -19,7 +19,7 @@ def test_command_of_a_timer_is_waited_for(host: Host) -> None:
     host.systemd.active |= {f"forge.nightly@{OLD}.timer", running}
     host.systemd.ends_after[running] = 3
     host.candidate().start()
-    host.switch().run()
+    host.switch_to()
     assert host.systemd.ended == [running], "by itself, and not by a signal"
 
 

@@ -17,8 +17,10 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private impo
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import RolloutError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.exclusive import exclusive_lock
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.probe import HealthCheck
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import LedgerEvent
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.rollout_steps import RolloutSteps
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.serving import is_converged
 from ansible_collections.thecodeforge.fastapi.plugins.modules.rollout import ARGUMENT_SPEC
 from fake_host import NEW, OLD, Host
 from fake_systemd import point
@@ -38,7 +40,9 @@ class Steps:
         self.generations.record_event(LedgerEvent(generation=OLD, result="switched"))
 
     def take(self, step: str, generation: str = NEW, check: bool = False, **changes: Any) -> dict[str, Any]:
+        """A switch with all that follows, unless the test wants less."""
         params = {**DEFAULTS, "root": "/srv", "app": "forge", "generation": generation, "step": step, "by": "ann@here"}
+        params["through"] = "finish" if step == "switch" else ""
         steps = RolloutSteps({**params, **changes}, self.warnings.append)
         steps.run(check)
         return steps.result
@@ -221,3 +225,85 @@ def test_candidate_that_was_left_behind_is_not_taken_for_what_serves(steps: Step
     host.systemd.systemctl("stop", host.layout.service(OLD))
     assert steps.take("candidate")["from"] == ""
     assert host.layout.live() == ""
+
+
+def test_step_by_step_is_recorded_as_in_one(steps: Steps) -> None:
+    steps.take("candidate")
+    switched = steps.take("switch", through="")
+    assert (switched["from"], steps.host.running) == (OLD, [OLD, NEW])
+    assert steps.host.layout.read_record(NEW).state != "good"
+    steps.take("watch", previous=OLD)
+    assert steps.host.running == [OLD, NEW]
+    assert steps.host.layout.read_record(NEW).state == "good"
+    assert steps.take("finish", previous=OLD)["removed"] == []
+    assert steps.host.running == [NEW]
+    assert steps.events() == [(OLD, NEW, "switching"), (OLD, NEW, "switched")]
+
+
+def test_watch_that_fails_in_a_step_of_its_own_marks_the_generation_bad(steps: Steps) -> None:
+    steps.take("candidate")
+    steps.take("switch", through="")
+    steps.host.answers[NEW] = [503]
+    with pytest.raises(RolloutError, match=f"The host went back to {OLD}"):
+        steps.take("watch", previous=OLD)
+    assert steps.host.layout.read_record(NEW).state == "bad"
+    assert steps.events()[1:] == [(OLD, NEW, "failed")]
+
+
+def test_host_that_had_switched_is_taken_back_and_the_ledger_says_so(steps: Steps) -> None:
+    steps.take("candidate")
+    steps.take("switch", through="watch")
+    back = steps.take("take_back", previous=OLD)
+    assert (back["taken_back"], back["serves"]) == (True, OLD)
+    assert (steps.host.layout.live(), steps.host.running) == (OLD, [OLD])
+    assert steps.host.layout.service(OLD) not in steps.host.stopped(), "it stood by"
+    assert steps.host.layout.read_record(NEW).state == "left"
+    assert steps.events()[-1] == (NEW, OLD, "switched")
+    assert is_converged(steps.host.layout, OLD, {})
+    again = steps.take("take_back", previous=OLD)
+    assert (again["serves"], again.get("taken_back")) == (OLD, None)
+
+
+def test_host_is_taken_back_out_of_its_watch(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other call can only ask for it, as this one has the lock."""
+    steps.take("candidate")
+    asked: list[int] = []
+
+    def problem(*_arguments: object) -> str:
+        asked.append(1)
+        if len(asked) == 2:
+            Path(steps.host.layout.take_back_request).touch()
+        return ""
+
+    monkeypatch.setattr(HealthCheck, "problem", problem)
+    result = steps.take("switch", through="watch")
+    assert result["taken_back"]
+    assert len(asked) == 2
+    assert (steps.host.layout.live(), steps.host.running) == (OLD, [OLD])
+    assert steps.events() == [(OLD, NEW, "switching"), (OLD, NEW, "taken back")]
+    assert steps.host.layout.read_record(NEW).state == "validated"
+    assert steps.take("take_back", previous=OLD)["serves"] == OLD
+    assert not Path(steps.host.layout.take_back_request).exists()
+
+
+def test_old_request_to_go_back_is_none_for_the_next_release(steps: Steps) -> None:
+    steps.take("candidate")
+    Path(steps.host.layout.locks).mkdir(exist_ok=True)
+    Path(steps.host.layout.take_back_request).touch()
+    assert "taken_back" not in steps.take("switch")
+    assert steps.host.running == [NEW]
+
+
+def test_candidate_that_was_not_switched_to_is_stopped_by_a_take_back(steps: Steps) -> None:
+    steps.take("candidate")
+    assert steps.take("take_back", previous="")["serves"] == OLD
+    assert steps.host.running == [OLD]
+
+
+def test_first_release_of_a_host_is_not_taken_back(steps: Steps) -> None:
+    """Nothing would serve there."""
+    steps.host.nothing_was_released()
+    steps.take("candidate")
+    steps.take("switch", through="watch")
+    assert steps.take("take_back", previous="")["serves"] == NEW
+    assert steps.host.running == [NEW]

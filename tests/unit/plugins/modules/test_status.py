@@ -30,7 +30,7 @@ def host(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Host:
     generations.set_state(OLD, "good")
     for result in ("switching", "switched"):
         generations.record_event(LedgerEvent(action="deploy", by="ann@here", generation=OLD, result=result))
-    host.switch(OLD).run()
+    host.switch_to(OLD)
     monkeypatch.setattr(module, "Layout", lambda *_arguments: host.layout)
     return host
 

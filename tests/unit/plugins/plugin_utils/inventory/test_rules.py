@@ -122,6 +122,19 @@ def test_address_that_nobody_can_listen_on(address: str) -> None:
         ({"forge_timeout": 0}, "forge_timeout must be more than 0."),
         ({"forge_health_deadline": "-1"}, "forge_health_deadline must be more than 0."),
         ({"forge_workers": -1}, "forge_workers must not be negative."),
+        ({"forge_waves": [1, "50%"]}, "forge_waves must end with 100%, or some hosts would never get the release."),
+        ({"forge_waves": []}, "forge_waves must end with 100%, or some hosts would never get the release."),
+        (
+            {"forge_waves": ["some", "100%"]},
+            "forge_waves: 'some' must be a number of hosts, or a percentage of them such as 50%.",
+        ),
+        (
+            {"forge_waves": [0, "100%"]},
+            "forge_waves: 0 must be a number of hosts, or a percentage of them such as 50%.",
+        ),
+        ({"forge_batch": "all"}, "forge_batch must be a number of hosts, or a percentage of them such as 50%."),
+        ({"forge_wave_pause": -1}, "forge_wave_pause must not be negative."),
+        ({"forge_wave_check": "'open"}, "forge_wave_check: \"'open\" is no command: no closing quotation."),
         ({"forge_watch_seconds": -1}, "forge_watch_seconds must not be negative."),
         ({"forge_health_path": "healthz"}, "forge_health_path must start with a slash."),
         (

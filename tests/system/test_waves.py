@@ -1,0 +1,194 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet switches in waves: a canary, then the rest together; what fails is taken back everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SET, Fleet
+from tiny import MAIN, load, write_project
+
+HOSTS = ("w1", "w2", "w3", "w4")
+NODES = tuple(f"{host}=debian{12 + number % 2}:forge_app" for number, host in enumerate(HOSTS))
+WATCH = 4
+# Sick from the moment in which it serves, on a host that says so: no gate can know it before.
+HEALTH = """
+def health():
+    link = "/srv/wavy/current"
+    serves = os.path.islink(link) and os.path.basename(os.readlink(link)) == os.environ.get("FORGE_WORKER_GENERATION")
+    return (503 if serves and os.path.exists("/run/sick") else 200), {}
+"""
+SETTINGS: dict[str, Any] = {
+    "forge_app": "wavy",
+    "forge_project": "waves",
+    "forge_target": "shop.main:app",
+    "forge_listen": ["8000"],
+    "forge_migrations": [],
+    "forge_schema_version": "",
+    "forge_environment": {},
+    "forge_workers": 1,
+    "forge_watch_seconds": WATCH,
+    "forge_drain_seconds": 4,
+}
+CLIENTS = {"keepalive": 1, "closing": 1, "post": 1, "pausing": 1}
+
+
+@pytest.fixture(scope="module")
+def wavy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    main = MAIN.replace('lambda: (int(os.environ.get("HEALTH", 200)), {})', "health") + HEALTH
+    source = write_project(tmp_path_factory.mktemp("wavy") / "shop", "gunicorn", "uvicorn-worker", main=main)
+    fleet = Fleet({**SETTINGS, "forge_source": str(source)}, lab_set=f"{SET}waves", without_database=True)
+    if not os.environ.get("FORGE_KEEP_NODES"):
+        fleet.lab("clean")
+    fleet.lab("up", *NODES)
+    fleet.play("site")
+    yield fleet
+    if not os.environ.get("FORGE_KEEP_NODES"):
+        fleet.lab("clean")
+
+
+def change(fleet: Fleet) -> None:
+    package = Path(fleet.variables["forge_source"], "shop")
+    (package / "version.py").write_text(f"VERSION = {time.time()}\n")
+
+
+def live(fleet: Fleet, host: str) -> str:
+    return fleet.on(host, "basename $(readlink /srv/wavy/current)")
+
+
+def switched_at(fleet: Fleet, host: str) -> float:
+    return float(fleet.on(host, "stat -c %.Y /srv/wavy/current"))
+
+
+def serves(fleet: Fleet) -> dict[str, str]:
+    """What each host answers; it must be what is live there, and alone."""
+    found = {}
+    for host in HOSTS:
+        answered = fleet.get(host, "/version").json()["generation"]
+        running = fleet.on(host, "systemctl list-units --plain --no-legend 'wavy@*.service' | awk '{print $1}'").split()
+        assert running == [f"wavy@{answered}.service"], host
+        assert live(fleet, host) == answered
+        found[host] = answered
+    return found
+
+
+@contextmanager
+def loaded(fleet: Fleet) -> Iterator[None]:
+    """Requests to every host while the block runs; none may be lost."""
+    with ExitStack() as stack:
+        results = {host: stack.enter_context(load(fleet.url(host, ""), **CLIENTS)) for host in HOSTS}
+        time.sleep(1)
+        yield
+        time.sleep(1)
+    assert {host: result["lost"] for host, result in results.items()} == dict.fromkeys(HOSTS, {})
+    assert all(result["total"] > 50 for result in results.values())
+
+
+def outcome(output: str) -> dict[str, str]:
+    """Of the table that a release which failed ends with: host to what became of it."""
+    return dict(re.findall(r"^\W*(w\d) .*?  (it [a-z ]+|its [a-z ]+)", output, re.MULTILINE))
+
+
+@pytest.mark.parametrize("flags", [(), ("--forks", "2")], ids=["at once", "fewer forks than hosts"])
+def test_canary_first_and_then_the_others_together(wavy: Fleet, flags: tuple[str, ...]) -> None:
+    change(wavy)
+    before = serves(wavy)
+    with loaded(wavy):
+        wavy.play("deploy", flags=flags)
+    after = serves(wavy)
+    assert all(after[host] != before[host] for host in HOSTS)
+    canary, *others = (switched_at(wavy, host) for host in HOSTS)
+    assert min(others) - canary >= WATCH
+    assert max(others) - min(others) < 2
+    run = wavy.play("deploy", flags=flags)
+    assert [run.changed(host) for host in HOSTS] == [0] * len(HOSTS)
+
+
+@pytest.mark.parametrize("host", ["w1", "w3"], ids=["canary", "second wave"])
+def test_failure_is_taken_back_everywhere(wavy: Fleet, host: str) -> None:
+    change(wavy)
+    before = serves(wavy)
+    wavy.on(host, "touch /run/sick")
+    try:
+        with loaded(wavy):
+            run = wavy.play("deploy", check=False)
+    finally:
+        wavy.on(host, "rm /run/sick")
+    assert run.rc
+    assert "answered 503" in run.said()
+    wavy.until(lambda: serves(wavy) == before, 20, "all hosts back at what they had")
+    others = set(HOSTS) - {host}
+    rest = "it was taken back" if host == "w3" else "it was not switched"
+    assert outcome(run.output) == {host: "its release failed", **dict.fromkeys(others, rest)}
+    if host == "w3":
+        back = [switched_at(wavy, each) for each in HOSTS]
+        print("taken back within", round(max(back) - back[HOSTS.index(host)], 2))
+        assert max(back) - back[HOSTS.index(host)] < 4  # two on hosts that do not share two cores
+    assert wavy.play("deploy").rc == 0  # nothing of it is in the way
+    assert all(now != before[each] for each, now in serves(wavy).items())
+
+
+def test_only_the_host_that_failed_goes_back_where_that_is_chosen(wavy: Fleet) -> None:
+    change(wavy)
+    before = serves(wavy)
+    wavy.on("w3", "touch /run/sick")
+    try:
+        run = wavy.play("deploy", check=False, forge_take_back=False, forge_quick_calls=False)
+    finally:
+        wavy.on("w3", "rm /run/sick")
+    assert run.rc
+    now = wavy.until(lambda: serves(wavy), 20)
+    assert [host for host in HOSTS if now[host] == before[host]] == ["w3"]
+    assert outcome(run.output)["w1"] == "it keeps what it was released"
+    wavy.play("deploy")
+    assert len(set(serves(wavy).values())) == 2  # one for each system
+
+
+def test_a_check_between_waves_stops_the_release(wavy: Fleet) -> None:
+    change(wavy)
+    before = serves(wavy)
+    run = wavy.play("deploy", check=False, forge_wave_check="sh -c 'echo it is $FORGE_WAVE; exit 3'", forge_wave_pause=1)
+    assert run.rc
+    assert "it is w1" in run.output
+    wavy.until(lambda: serves(wavy) == before, 20, "the canary back at what it had")
+    assert outcome(run.output) == {"w1": "it was taken back", **dict.fromkeys(HOSTS[1:], "it was not switched")}
+
+
+def test_host_that_dies_in_its_wave(wavy: Fleet) -> None:
+    change(wavy)
+    before = serves(wavy)
+
+    def killed() -> None:
+        wavy.until(lambda: live(wavy, "w1") != before["w1"], 60, "the switch of the canary")
+        time.sleep(WATCH + 1.5)
+        wavy.lab("kill", "w2")
+
+    killer = threading.Thread(target=killed)
+    killer.start()
+    run = wavy.play("deploy", check=False)
+    killer.join()
+    assert run.rc
+    wavy.lab("start", "w2")
+    assert outcome(run.output)["w2"] == "it could not be asked"
+    for host in ("w1", "w3", "w4"):
+        assert wavy.until(lambda host=host: live(wavy, host) == before[host], 20, f"{host} back")
+    wavy.play("deploy")
+    assert all(now != before[each] for each, now in serves(wavy).items())
+
+
+def test_rollback_goes_the_same_way(wavy: Fleet) -> None:
+    before = serves(wavy)
+    with loaded(wavy):
+        wavy.play("rollback")
+    assert all(now != before[each] for each, now in serves(wavy).items())
+    canary, *others = (switched_at(wavy, host) for host in HOSTS)
+    assert min(others) - canary >= WATCH
