@@ -5,7 +5,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check sanity artifact test test-apps bench-build bench-swap bench-converge bench-serve bench-restart clean
+.PHONY: help setup lab demo check sanity artifact test test-apps bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ bench-converge: lab ## how long deploys take, beside plain Ansible, Mitogen and 
 
 bench-restart: lab ## how long nobody is answered in a restart, by number of workers (8 minutes)
 	@python tests/bench/restart.py $(BENCH)
+
+bench-fleet: lab ## releases over three and ten hosts: seconds, spread of a wave, take-back (40 minutes)
+	@python tests/bench/fleet.py $(BENCH)
 
 bench-serve: setup ## how fast the app is served, beside bare Gunicorn and others
 	@python3 tests/bench/serve.py $(BENCH)

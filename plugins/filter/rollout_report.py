@@ -31,8 +31,8 @@ options:
     required: true
   results:
     description:
-      - What M(thecodeforge.fastapi.rollout) returned on each host for C(candidate) and C(switch); empty where it did
-        not run.
+      - What M(thecodeforge.fastapi.rollout) returned on each host for C(candidate), C(switch) and C(finish); empty
+        where it did not run.
     type: list
     elements: dict
     required: true
@@ -84,7 +84,7 @@ def row(
     host: str, facts: Mapping[str, Any], target: Mapping[str, Any], result: Mapping[str, Any], address: str
 ) -> list[str]:
     """What became of one host."""
-    candidate, switch = result.get("candidate") or {}, result.get("switch") or {}
+    candidate, switch, finish = (result.get(step) or {} for step in ("candidate", "switch", "finish"))
     changed = bool(candidate.get("changed") or switch.get("changed"))
     drains = target.get("drains", True)
     return [
@@ -97,7 +97,7 @@ def row(
         target["generation"],
         url(str(target["listen"][0]), address or host),
         f"{candidate.get('seconds', 0) + switch.get('switched_in', 0):.1f}" if changed else "-",
-        (", ".join(switch.get("ended") or []) or "nothing") if changed else "-",
+        (", ".join([*switch.get("ended", []), *finish.get("ended", [])]) or "nothing") if changed else "-",
     ]
 
 

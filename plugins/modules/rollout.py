@@ -187,7 +187,11 @@ ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
     "root": {"type": "path", "required": True},
     "generation": {"type": "str", "required": True},
-    "step": {"type": "str", "required": True, "choices": ["candidate", "discard", "switch", "watch", "finish", "take_back"]},
+    "step": {
+        "type": "str",
+        "required": True,
+        "choices": ["candidate", "discard", "switch", "watch", "finish", "take_back"],
+    },
     "through": {"type": "str", "default": "", "choices": ["", "watch", "finish"]},
     "together": {"type": "bool", "default": False},
     "previous": {"type": "str"},

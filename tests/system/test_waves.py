@@ -89,7 +89,7 @@ def loaded(fleet: Fleet) -> Iterator[None]:
         time.sleep(1)
         yield
         time.sleep(1)
-    assert {host: result["lost"] for host, result in results.items()} == dict.fromkeys(HOSTS, {})
+    assert {host: result["lost"] for host, result in results.items()} == {host: {} for host in HOSTS}
     assert all(result["total"] > 50 for result in results.values())
 
 
@@ -156,7 +156,9 @@ def test_only_the_host_that_failed_goes_back_where_that_is_chosen(wavy: Fleet) -
 def test_a_check_between_waves_stops_the_release(wavy: Fleet) -> None:
     change(wavy)
     before = serves(wavy)
-    run = wavy.play("deploy", check=False, forge_wave_check="sh -c 'echo it is $FORGE_WAVE; exit 3'", forge_wave_pause=1)
+    run = wavy.play(
+        "deploy", check=False, forge_wave_check="sh -c 'echo it is $FORGE_WAVE; exit 3'", forge_wave_pause=1
+    )
     assert run.rc
     assert "it is w1" in run.output
     wavy.until(lambda: serves(wavy) == before, 20, "the canary back at what it had")

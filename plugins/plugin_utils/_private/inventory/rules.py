@@ -185,7 +185,11 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
     commands = [(name, each) for name in ("forge_migrations", "forge_seeds") for each in values[name]]
-    commands += [(name, values[name]) for name in ("forge_smoke_command", "forge_schema_version", "forge_wave_check") if values[name]]
+    commands += [
+        (name, values[name])
+        for name in ("forge_smoke_command", "forge_schema_version", "forge_wave_check")
+        if values[name]
+    ]
     return problems + [
         f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))
     ]

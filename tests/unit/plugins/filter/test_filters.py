@@ -99,6 +99,8 @@ def test_report_says_what_a_release_ended() -> None:
     ended = ["2 streams", "process mail, killed after 5 s"]
     row = report(result={**DONE, "switch": {**DONE["switch"], "ended": ended}})
     assert row["ended meanwhile"] == "2 streams, process mail, killed after 5 s"
+    in_two_steps = {"switch": {**DONE["switch"], "ended": ended[1:]}, "finish": {"ended": ["1 websocket"]}}
+    assert report(result={**DONE, **in_two_steps})["ended meanwhile"] == "process mail, killed after 5 s, 1 websocket"
 
 
 def test_report_says_when_a_release_does_not_drain() -> None:

@@ -264,9 +264,7 @@ def test_process_that_dies_takes_the_release_back_and_the_old_ones_run_again(hos
     assert host.systemd.running("forge") == [OLD]
 
 
-def test_watch_that_comes_later_lasts_for_what_remains_of_its_time(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watch_that_comes_later_lasts_for_what_remains_of_its_time(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.candidate().start()
     switch = host.switch(watch_seconds=10)
     switch.run()

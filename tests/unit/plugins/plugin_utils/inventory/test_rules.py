@@ -134,7 +134,7 @@ def test_address_that_nobody_can_listen_on(address: str) -> None:
         ),
         ({"forge_batch": "all"}, "forge_batch must be a number of hosts, or a percentage of them such as 50%."),
         ({"forge_wave_pause": -1}, "forge_wave_pause must not be negative."),
-        ({"forge_wave_check": "'open"}, "forge_wave_check: \"'open\" is no command: no closing quotation."),
+        ({"forge_wave_check": "'open"}, 'forge_wave_check: "\'open" is no command: no closing quotation.'),
         ({"forge_watch_seconds": -1}, "forge_watch_seconds must not be negative."),
         ({"forge_health_path": "healthz"}, "forge_health_path must start with a slash."),
         (
