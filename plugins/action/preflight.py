@@ -118,4 +118,6 @@ def last_cause(error: AnsibleError) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, RecursionError):
+        return "it refers to itself, or to a variable that refers to it"
     return str(cause).splitlines()[0].rstrip(".")

@@ -189,12 +189,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fleet(nodes: Fleet, source: Path) -> Fleet:
     """Nodes that serve the app."""
-    nodes.variables = {"forge_source": str(source), "forge_watch_seconds": 1}
+    # Each candidate loads the app once for each worker: two are enough to be several.
+    nodes.variables = {"forge_source": str(source), "forge_watch_seconds": 1, "forge_workers": 2}
     nodes.play("site")
     return nodes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bad input first, while the nodes are still virgin; then what takes longest, so that no worker ends long before another."""
-    first = ["test_errors.py", "test_faults.py"]
+    names = "errors faults release swap database sources gate servers takeover restart controller roles ownership"
+    first = [f"test_{name}.py" for name in names.split()]
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))

@@ -29,6 +29,10 @@ Restart=always
 WantedBy=multi-user.target
 """
 
+LISTEN = ("0.0.0.0:8240", "8240")
+CLEAN = """systemctl stop shop.socket shop.service 'shop@*'; cd /etc/systemd/system; systemctl disable -q shop.service shop.socket
+rm -rf /srv/shop /var/lib/shop shop.* shop@*; systemctl daemon-reload; userdel shop; true"""
+
 
 def named(app: str, port: str, source: Path) -> dict[str, Any]:
     return {**APP, "forge_source": str(source), "forge_app": app, "forge_user": app, "forge_group": app,
@@ -55,16 +59,17 @@ def by_hand(box: Fleet) -> None:
     box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8240/version"))
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:8240", "8240"])
+@pytest.mark.parametrize("listen", LISTEN)
 def test_hand_made_service_is_taken_over_without_a_lost_connection(
     box: Fleet, source: Path, blog: dict[str, Any], listen: str
 ) -> None:
+    box.on("box", CLEAN)
     by_hand(box)
     settings = named("shop", listen, source)
     url = f"http://{box.address('box')}:8240"
     unit = box.on("box", "cat /etc/systemd/system/shop.service")
 
-    refused = box.play("site", check=False, **settings)
+    refused = box.play("check", check=False, **settings)
     assert refused.rc != 0
     assert "forge_take_over" in refused.said()
     bad = {"forge_environment_plain": {"HEALTH": 503}, "forge_health_deadline": 4}
@@ -84,6 +89,13 @@ def test_hand_made_service_is_taken_over_without_a_lost_connection(
     )
     assert box.on("box", "pgrep -u www-data || echo none") == "none"
 
+
+def test_what_was_taken_over_is_released_restarted_and_removed_like_any_other(
+    box: Fleet, source: Path, blog: dict[str, Any]
+) -> None:
+    """What the test before this one has left."""
+    settings = named("shop", LISTEN[-1], source)
+    url = f"http://{box.address('box')}:8240"
     box.on("box", "systemctl restart shop")
     box.until(lambda: "pid" in box.on("box", "curl -s http://127.0.0.1:8240/version"))
     with load(url, closing=4) as result:
@@ -108,7 +120,4 @@ def test_hand_made_service_is_taken_over_without_a_lost_connection(
         box.on("box", "ls -d /etc/systemd/system/shop* /var/lib/shop 2>/dev/null || :")
         == "/etc/systemd/system/shop@x.service"
     )
-    box.on(
-        "box",
-        "rm -r /srv/shop /etc/systemd/system/shop@x.service; systemctl daemon-reload; userdel shop 2>/dev/null || :",
-    )
+    box.on("box", CLEAN)
