@@ -91,9 +91,9 @@ def wrong_types(values: dict[str, Any]) -> list[str]:
             choices = f", one of {', '.join(map(str, spec['choices']))}" if "choices" in spec else ""
             problems.append(f"{name} must be of type {kind}{choices}.")
             continue
-        found = [unusable(each, name in COMMANDS) for each in elements or [value]]
-        found += ["has an empty entry" for each in elements if not str(each).strip()]
-        problems += [f"{name} {why}." for why in found if why][:1]
+        found = [unusable(name, each) for each in elements or [value]]
+        found += [f"{name} has an empty entry." for each in elements if not str(each).strip()]
+        problems += list(filter(None, found))[:1]
     return problems
 
 
@@ -104,17 +104,18 @@ def has_shape(value: Any, kind: str) -> bool:
     return value is not None and isinstance(value, {"list": list, "dict": dict}.get(kind, object))
 
 
-def unusable(value: Any, is_command: bool) -> str:
+def unusable(name: str, value: Any) -> str:
     """Return why a text or number is one that no program takes; empty when it is none, or can be taken."""
     if isinstance(value, int) and abs(value) >= 2**31:
-        return "must be less than 2147483648"
+        return f"{name} must be less than 2147483648."
     if not isinstance(value, str):
         return ""
+    is_command = name in COMMANDS
     most = LONGEST_COMMAND if is_command else LONGEST
     if len(value) > most:
-        return f"has {len(value)} characters: {most} are the most"
+        return f"{name} has {len(value)} characters: {most} are the most."
     found = UNSPEAKABLE.search(value) or (None if is_command else LINE_BREAK.search(value))
-    return f"contains the character U+{ord(found[0]):04X}, which it cannot hold" if found else ""
+    return f"{name} contains the character U+{ord(found[0]):04X}, which it cannot hold." if found else ""
 
 
 def is_account(name: Any) -> bool:
