@@ -13,7 +13,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 
-from ..plugin_utils._private.inventory.names import unknown_names
+from ..plugin_utils._private.inventory.names import no_inventories, unknown_names
 from ..plugin_utils._private.inventory.rules import (
     RESULT,
     declared_options,
@@ -71,7 +71,12 @@ class ActionModule(ActionBase):
             problems += wrong_names(values)
         if problems:
             raise AnsibleActionFail(" ".join([*problems, "Nothing was changed."]))
-        return {**result, "changed": False, "uses_database": uses_database(values)}
+        return {
+            **result,
+            "changed": False,
+            "uses_database": uses_database(values),
+            "warnings": stray_files(task_vars or {}),
+        }
 
     def _provide_database_url(self, task_vars: dict[str, Any]) -> None:
         """Let variables refer to the URL of the inventory's database, which is known when its server has been looked at."""
@@ -105,6 +110,16 @@ def has_collection(namespace: str, name: str) -> bool:
         return importlib.util.find_spec(f"ansible_collections.{namespace}.{name}") is not None
     except ImportError:
         return False
+
+
+def stray_files(task_vars: dict[str, Any]) -> list[str]:
+    """Return a sentence for each file that Ansible took for an inventory; the first host of a play asks for all."""
+    groups, hosts = task_vars["groups"], task_vars["hostvars"]
+    if not groups["ungrouped"] or task_vars["inventory_hostname"] != task_vars["ansible_play_hosts_all"][0]:
+        return []
+    files = {name: hosts.raw_get(name).get("inventory_file") for name in groups["all"]}
+    alone = {files.pop(name) for name in groups["ungrouped"] if name in files}
+    return no_inventories(task_vars.get("ansible_inventory_sources") or [], alone, files.values())
 
 
 def uses_database(values: dict[str, Any]) -> bool:

@@ -174,6 +174,7 @@ def test_from_galaxys_artifact(fleet: Fleet, tmp_path: Path) -> None:
         project / "group_vars/all/main.yml",
         ("{{ inventory_dir }}/../shop", fleet.variables["forge_source"]),
         ("shop.main:app", "thecodeforge.main:app"),
+        ("forge_app: shop", "forge_app: forge"),  # as on the nodes
     )
     edit(project / "group_vars/all/vault.yml", ("replace-me-with-at-least-32-random-characters", "x1" * 20))
     (project / "vault-password").write_text("correct horse\n")

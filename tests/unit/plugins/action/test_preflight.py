@@ -157,6 +157,22 @@ def test_results_of_an_earlier_play_are_not_evaluated(tmp_path: Path) -> None:
     assert "must be of type" not in output
 
 
+def test_a_password_in_the_directory_of_the_inventory_is_named_by_its_file(tmp_path: Path) -> None:
+    """Ansible takes it for the name of a host."""
+    project = tmp_path / "shop-servers"
+    project.mkdir()
+    (project / "vault-password").write_text(SECRET + "\n")
+    app = {"all": {"hosts": {"bastion": {}}}, "forge_app": {"hosts": {"web1": {"ansible_connection": "local"}}}}
+    (project / "hosts.json").write_text(json.dumps(app))
+    rc, output = preflight(tmp_path, "-i", "shop-servers", "--limit", "web1")
+    assert rc == 0, output
+    assert (
+        f"{project}/vault-password lies in the directory of the inventory, so Ansible takes what it holds for" in output
+    )
+    assert "hosts.json lies" not in output
+    assert SECRET not in output
+
+
 def test_collection_that_is_not_there_is_noticed() -> None:
     assert preflight_plugin.has_collection("thecodeforge", "fastapi")
     assert not preflight_plugin.has_collection("thecodeforge", "none")
