@@ -30,7 +30,7 @@ NO_DATABASE = (
     "database in its place"
 )
 NO_POSTGRESQL = (
-    "The group forge_database needs the collection community.postgresql, which the controller does not have: "
+    "The database of the group forge_database needs the collection community.postgresql, which the controller does not have: "
     "ansible-galaxy collection install community.postgresql."
 )
 # In place of the database's URL while variables are checked, so that it is seen which of them refer to it.
@@ -51,8 +51,6 @@ class ActionModule(ActionBase):
         too_old = version_problems(sys.version_info[:3], ansible_version)
         if too_old:
             raise AnsibleActionFail(" ".join([*too_old, "Nothing was changed."]))
-        if (task_vars or {}).get("groups", {}).get("forge_database") and not has_collection("community", "postgresql"):
-            raise AnsibleActionFail(f"{NO_POSTGRESQL} Nothing was changed.")
         problems = unknown_names(names, OPTIONS)
         values: dict[str, Any] = {}
         self._provide_database_url(task_vars or {})
@@ -69,12 +67,15 @@ class ActionModule(ActionBase):
             problems += wrong_settings(values.get("forge_environment", {}), prefix)
             problems += wrong_settings(values.get("forge_environment_plain", {}), "", "forge_environment_plain")
             problems += wrong_names(values)
+        uses = uses_database(values)
+        if uses and (task_vars or {}).get("groups", {}).get("forge_database"):
+            problems += [] if has_collection("community", "postgresql") else [NO_POSTGRESQL]
         if problems:
             raise AnsibleActionFail(" ".join([*problems, "Nothing was changed."]))
         return {
             **result,
             "changed": False,
-            "uses_database": uses_database(values),
+            "uses_database": uses,
             "warnings": stray_files(task_vars or {}),
         }
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.action import preflight as preflight_plugin
 
 REPOSITORY = Path(__file__).parents[4]
@@ -177,6 +178,19 @@ def test_collection_that_is_not_there_is_noticed() -> None:
     assert preflight_plugin.has_collection("thecodeforge", "fastapi")
     assert not preflight_plugin.has_collection("thecodeforge", "none")
     assert not preflight_plugin.has_collection("nobody", "none")
+
+
+def test_the_collection_for_postgresql_is_needed_only_where_a_database_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_COLLECTIONS_SCAN_SYS_PATH", "false")  # where the package ansible has it
+    local = {"ansible_connection": "local"}
+    hosts = {"web1": {**local, "forge_database_name": "shop"}, "web2": local, "db1": local}
+    rc, output = preflight(tmp_path, hosts=hosts, in_database="db1")
+    assert rc == 2
+    assert "The database of the group forge_database needs the collection community.postgresql, which the" in output
+    assert output.count("FAILED! =>") == 1
+    assert "ok: [web2] =>" in output
 
 
 def test_that_the_inventory_asks_for_a_database_is_seen_wherever_its_url_is_used(tmp_path: Path) -> None:
