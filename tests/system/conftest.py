@@ -109,8 +109,18 @@ class Fleet:
         return done.stdout
 
     def on(self, node: str, script: str, check: bool = True) -> str:
-        """Run a shell script on a node, as root."""
-        return self.lab("exec", node, "--", "sh", "-c", script, check=check).strip()
+        """Run a shell script on a node, as root: as ``lab exec`` does it, which takes longer to begin than most scripts take."""
+        as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        done = subprocess.run(
+            [*as_root, "podman", "exec", f"forge-lab-{self.lab_set}-{node}", "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
 
     def address(self, node: str) -> str:
         return next(each["address"] for each in json.loads(self.lab("list", "--json"))["nodes"] if each["name"] == node)
