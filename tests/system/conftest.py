@@ -110,20 +110,21 @@ class Fleet:
 
     def on(self, node: str, script: str, check: bool = True) -> str:
         """Run a shell script on a node, as root: as ``lab exec`` does it, which takes longer to begin than most scripts take."""
+        return self._podman(["exec", f"forge-lab-{self.lab_set}-{node}", "sh", "-c", script], check)
+
+    def _podman(self, arguments: list[str], check: bool = True) -> str:
         as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
         done = subprocess.run(
-            [*as_root, "podman", "exec", f"forge-lab-{self.lab_set}-{node}", "sh", "-c", script],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
+            [*as_root, "podman", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
         )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
     def address(self, node: str) -> str:
-        return next(each["address"] for each in json.loads(self.lab("list", "--json"))["nodes"] if each["name"] == node)
+        """Its address now: the lab gives another one at each start."""
+        shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return self._podman(["inspect", "--format", shown, f"forge-lab-{self.lab_set}-{node}"])
 
     def url(self, node: str, path: str) -> str:
         return f"http://{self.address(node)}:8000{path}"
