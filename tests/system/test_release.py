@@ -191,7 +191,7 @@ def test_from_galaxys_artifact(fleet: Fleet, tmp_path: Path) -> None:
         again = run("ansible-playbook", "thecodeforge.fastapi.site", *vault, cwd=project, **environment)
         assert re.search(r"^app12 .* no change ", again, re.MULTILINE)
     finally:
-        fleet.play("site")
+        fleet.play("deploy")
 
 
 def name_the_nodes(hosts: Path) -> None:
