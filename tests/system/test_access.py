@@ -29,7 +29,7 @@ systemctl reload ssh
 AS_OPS = {"ansible_user": "ops", "ansible_become_password": PASSWORD}
 WAYS: dict[str, dict[str, Any]] = {
     "root": {"ansible_user": "root", "ansible_become": False},
-    "sudo": AS_OPS,
+    "sudo on a terminal": {**AS_OPS, "ansible_pipelining": False},
     "su": {**AS_OPS, "ansible_become_method": "ansible.builtin.su"},
     "doas": {**AS_OPS, "ansible_become_method": "community.general.doas"},
     "discovered Python": {"ansible_python_interpreter": "auto_silent"},
