@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from . import systemd
-from .listening import V4, V6, Endpoint, endpoint, overlap, plain
+from .listening import V4, V6, Endpoint, endpoint, overlap, plain, unit_of
 
 PIDFD_GETFD = 438  # the same on every architecture
 # States in /proc/net/tcp, and of a unix socket the flag and the state in /proc/net/unix that mean the same.
@@ -67,7 +67,7 @@ class ByHand:
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as handle:
-                if re.search(rf"/{re.escape(self.service)}(/|$)", handle.read(), re.MULTILINE):
+                if unit_of(handle.read()) == self.service:
                     found.append(int(pid))
         return sorted(found)
 

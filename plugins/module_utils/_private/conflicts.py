@@ -32,6 +32,8 @@ UNIT_PATH = (
 ADMIN = "/etc/systemd/system"
 # What a killed first deploy may leave behind, before a record says what it was.
 HALF_MADE = {"layers", "releases", "generations", "lock.json", "project.json"}
+# What a file system of its own has, mounted where the app's directory is to be.
+OF_A_DISK = {"lost+found"}
 
 
 class Conflict(TypedDict):
@@ -200,7 +202,7 @@ class Look:
             return "is no directory"
         if os.path.isfile(self.layout.project) or glob.glob(os.path.join(self.layout.generations, "*", "release.json")):
             return ""
-        left = [name for name in names_in(home) if not name.startswith(".") and name not in HALF_MADE]
+        left = [name for name in names_in(home) if not name.startswith(".") and name not in HALF_MADE | OF_A_DISK]
         left += [name for name in names_in(self.layout.releases) if not re.match(r"[0-9a-f]{12}\Z|\.", name)]
         if left:
             return f"is not the app's (it has {', '.join(left[:3])})"
@@ -249,8 +251,20 @@ class Look:
                 continue
             yield self.conflict(
                 "address", entry, str(found),
-                f"forge_listen: {entry} is taken by {self.shown(found)}: name another address, or stop what listens there.",
+                f"forge_listen: {entry} is taken by {self.shown(found)}: name another address, or stop what listens there."
+                f"{self.hint(found)}",
             )  # fmt: skip
+
+    def hint(self, holder: Holder) -> str:
+        """How to take over a unit that an admin has made under another name; empty of anything else."""
+        name, _dot, kind = holder.unit.rpartition(".")
+        path = f"{ADMIN}/{holder.unit}"
+        is_service = kind in ("service", "socket") and re.match(r"[a-z][a-z0-9-]{0,30}\Z", name)
+        if not is_service or not os.path.isfile(self.prefix + path) or not self.is_by_hand(path):
+            return ""
+        if marked_app("\n".join(read_lines(self.prefix + path)[:3]), holder.unit):
+            return ""
+        return f" As forge_app: {name} this app could take it over."
 
     def shown(self, holder: Holder) -> str:
         """Who holds an address, for people: of an app of this collection its name."""

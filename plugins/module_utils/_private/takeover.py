@@ -144,10 +144,7 @@ class TakeOver:
         for name in self.foreign():
             source, kept = os.path.join(self.layout.units, name), os.path.join(self.backups, name)
             os.makedirs(self.backups, mode=0o755, exist_ok=True)
-            if os.path.isdir(source):
-                shutil.copytree(source, kept, symlinks=True, dirs_exist_ok=True)
-            else:
-                write_atomically(kept, installed_text(self.layout, name).encode(), 0o644)
+            copy(source, kept)
 
     def give_way(self) -> None:
         """Let the units that are installed next be ours alone, before the daemon-reload that they need anyway."""
@@ -228,12 +225,7 @@ class TakeOver:
         self.forget_names()
         kept = sorted(os.listdir(self.backups)) if os.path.isdir(self.backups) else []
         for name in kept:
-            source, path = os.path.join(self.backups, name), os.path.join(self.layout.units, name)
-            if os.path.isdir(source):
-                shutil.copytree(source, path, symlinks=True, dirs_exist_ok=True)
-            else:
-                with open(source, "rb") as handle:
-                    write_atomically(path, handle.read(), 0o644)
+            copy(os.path.join(self.backups, name), os.path.join(self.layout.units, name))
         shutil.rmtree(self.backups, ignore_errors=True)
         sync_directory(self.layout.home)
         if self.socket not in kept:
@@ -260,6 +252,21 @@ def address_of(listen: str) -> tuple[int, str, int]:
         host = host[1:-1]
         return socket.AF_INET6, socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host)), int(port)
     return socket.AF_INET, host, int(port) if port.isdigit() else 0
+
+
+def copy(source: str, path: str) -> None:
+    """Put a unit file, a link to one, or a directory of drop-ins in the place of what is there."""
+    if os.path.islink(source):
+        temporary = f"{path}.tmp"
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.symlink(os.readlink(source), temporary)
+        os.rename(temporary, path)
+    elif os.path.isdir(source):
+        shutil.copytree(source, path, symlinks=True, dirs_exist_ok=True)
+    else:
+        with open(source, "rb") as handle:
+            write_atomically(path, handle.read(), 0o644)
 
 
 def link(source: str, path: str) -> None:

@@ -190,6 +190,8 @@ def test_a_unit_that_runs_without_its_file(host: Host, cgroup: str) -> None:
 def test_a_directory_of_somebody_else(host: Host) -> None:
     host.home.mkdir(parents=True)
     assert host.found() == []
+    (host.home / "lost+found").mkdir()
+    assert host.found() == [], "a disk of its own"
     host.write("srv/shop/index.html")
     assert f"forge_app: {host.home} is not the app's (it has index.html)" in host.sentence()
     host.write(f"srv/shop/generations/{GENERATION}/release.json", "{}")
@@ -247,6 +249,15 @@ def test_addresses_that_another_has(host: Host, monkeypatch: pytest.MonkeyPatch)
     host.write(f"{ADMIN}/shop@{GENERATION}.service", HEAD)
     holder = Holder("gunicorn", f"shop@{GENERATION}.service")
     assert host.found(listen=["8000"]) == []
+
+
+def test_a_service_made_under_another_name_could_be_taken_over(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflicts, "why_taken", lambda *_arguments: Holder("python", "api.service"))
+    assert host.sentence(listen=["8000"]).endswith("or stop what listens there.")  # its file is nowhere
+    host.write(f"{ADMIN}/api.service", FOREIGN)
+    assert host.sentence(listen=["8000"]).endswith(
+        "stop what listens there. As forge_app: api this app could take it over."
+    )
 
 
 def test_a_unit_in_the_way_is_said_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

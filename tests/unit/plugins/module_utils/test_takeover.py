@@ -74,6 +74,19 @@ def test_the_old_file_is_kept_and_comes_back(foreign: Host, tmp_path: Path) -> N
     assert not os.path.exists(os.path.join(foreign.layout.home, "taken-over"))
 
 
+def test_a_link_comes_back_as_one(foreign: Host, tmp_path: Path) -> None:
+    unit_file, elsewhere = Path(foreign.layout.units, "forge.service"), tmp_path / "forge.service"
+    unit_file.rename(elsewhere)
+    unit_file.symlink_to(elsewhere)
+    found = take_over(foreign, tmp_path)
+    found.back_up()
+    unit_file.unlink()
+    unit_file.write_text("ours")
+    found.undo()
+    assert os.readlink(unit_file) == str(elsewhere)
+    assert elsewhere.read_text() == BY_HAND
+
+
 def test_one_that_had_ended_is_started_again(foreign: Host, tmp_path: Path) -> None:
     foreign.systemd.active = {"forge.service"}
     found = take_over(foreign, tmp_path)
