@@ -94,7 +94,9 @@ class TakeOver:
             self.shared = [(each, share(pid, number)) for pid, number, each in tcp]
         except OSError:
             self.shared = []
-        for path in {each.host for _pid, _number, each in listeners if not each.port}:
+        # Else a rollout has opened it that was killed, and each socket has its names.
+        is_closed = systemd.properties(self.socket, "ActiveState")["ActiveState"] != "active"
+        for path in {each.host for _pid, _number, each in listeners if is_closed and not each.port}:
             link(path, path + OLD)
         write_atomically(os.path.join(self.layout.units, self.socket), self.units[self.socket].encode(), 0o644)
         # The service that a socket is for must not run when it is opened, and the old one does.
@@ -111,7 +113,7 @@ class TakeOver:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(PAUSE)
-        for path in self.paths:
+        for path in self.paths if is_closed else ():
             link(path, path + OURS)
         self.steer(to_ours=False)
 
