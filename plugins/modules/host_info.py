@@ -137,7 +137,7 @@ host:
     conflicts:
       description:
         - What is somebody else's and in the way, each with C(kind), C(name), C(owner), a C(sentence), and whether it is
-          C(taken_over).
+          C(taken_over). The sentence of what is taken over says what will happen, and is a warning too.
       type: list
       elements: dict
       returned: always
@@ -404,6 +404,9 @@ def main() -> None:
     problem = unsupported(host, systems) or unprivileged(systems) or in_the_way(host, module.params["refuse"])
     if problem:
         module.fail_json(msg=problem, host=host)
+    for conflict in host["conflicts"]:
+        if conflict["taken_over"]:
+            module.warn(conflict["sentence"])
     module.exit_json(changed=False, host=host)
 
 
