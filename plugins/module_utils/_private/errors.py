@@ -52,7 +52,8 @@ def tells_what_the_host_refuses(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except OSError as error:
-            print("\n" + json.dumps({"failed": True, "msg": refusal(error)}), flush=True)
-            sys.exit(1)
+            # As AnsibleModule.fail_json would, which is not at hand here.
+            sys.stdout.write("\n" + json.dumps({"failed": True, "msg": refusal(error)}) + "\n")
+            raise SystemExit(1) from None
 
     return told
