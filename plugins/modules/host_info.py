@@ -188,6 +188,7 @@ from ..module_utils._private.accounts import Account, account_of
 from ..module_utils._private.command import run
 from ..module_utils._private.conflicts import Conflict, Look
 from ..module_utils._private.debian import missing_packages, unavailable_packages
+from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.postgresql import PostgreSQL, look, uses_earlier_names
 
@@ -397,6 +398,7 @@ def unprivileged(systems: list[str]) -> str:
     )
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     host = gather(module.params)

@@ -172,6 +172,9 @@ def test_hand_made_service_is_taken_over_without_a_lost_connection(
     assert result["total"] > 100
     assert result["lost"] == {}
     assert box.on("box", "cat /var/lib/blog/data") == "mine"
+    assert box.on("box", "getent passwd shop; getent group shop; getent passwd blog | cut -d: -f1,5", check=False) == (
+        "blog:Managed by thecodeforge.fastapi for app blog"
+    ), "its account and group too"
     assert sorted(box.on("box", "ls /srv/shop").split()) == ["notes.txt", "taken-over"]
     assert (
         box.on("box", "ls -d /etc/systemd/system/shop* /var/lib/shop 2>/dev/null || :")

@@ -282,7 +282,8 @@ class Look:
     def project(self) -> Iterator[Conflict]:
         """Another project's installation under the app's name."""
         installed = ProjectRecord.from_dict(read_json(self.layout.project))
-        if is_same_project(installed, ProjectRecord.from_dict(self.params["project"])):
+        wanted = ProjectRecord.from_dict(self.params["project"])
+        if is_same_project(installed, wanted):
             return
         live = GenerationRecord.from_dict(read_json(self.layout.record(self.layout.live())))
         last = LedgerEvent.from_dict(last_event(self.layout.ledger))
@@ -291,10 +292,19 @@ class Look:
         yield self.conflict(
             "project", self.layout.home, owner,
             f"forge_app: {self.layout.home} is another project's, {owner} ({live.target or 'nothing live'}{since}): give "
-            "this app another name, or, if it is the same project, say so once with forge_take_over: [project], and "
-            "give it a forge_project by which it is known from everywhere.",
+            f"this app another name, or, if it is the same project, {how_to_say_so(installed, wanted)}.",
             f"{self.layout.home} on {platform.node()} was another project's, {owner}: this one's release is its next.",
         )  # fmt: skip
+
+
+def how_to_say_so(installed: ProjectRecord, wanted: ProjectRecord) -> str:
+    """What to set when an installation is the same project after all."""
+    if installed.id and not wanted.id:
+        return f"set forge_project: {installed.id}"
+    known = "give it a forge_project by which it is known from everywhere"
+    if not wanted.name and not wanted.origin and not wanted.id:
+        known = "set forge_project to one name, here and where it is deployed from the source: an artifact does not say what it is of"
+    return f"say so once with forge_take_over: [project], and {known}"
 
 
 def names_in(directory: str) -> list[str]:

@@ -295,3 +295,23 @@ def test_files_that_are_broken_are_nobodys(host: Host) -> None:
     host.write("srv/shop/project.json", "{")
     host.write("srv/shop/ledger.jsonl", "{")
     assert host.found(project={"name": "blog"}) == []
+
+
+def test_how_to_say_that_it_is_the_same_project(host: Host) -> None:
+    """An artifact, from another controller, has nothing in common with the directory that was deployed before."""
+    directory = {"name": "shop", "source": "/home/ann/shop", "inventory": "/home/ann/hosts"}
+    artifact = {"source": "/ci/shop.tar", "inventory": "/ci/hosts"}
+    host.write("srv/shop/project.json", json.dumps(directory))
+    assert host.sentence(project=artifact).endswith(
+        "or, if it is the same project, say so once with forge_take_over: [project], and set forge_project to one name, here and "
+        "where it is deployed from the source: an artifact does not say what it is of."
+    )
+    assert host.sentence(project={**artifact, "name": "blog"}).endswith(
+        "a forge_project by which it is known from everywhere."
+    )
+    assert host.sentence(project={**artifact, "id": "shop"}).endswith(
+        "a forge_project by which it is known from everywhere."
+    )
+    host.write("srv/shop/project.json", json.dumps({**directory, "id": "shop"}))
+    assert host.sentence(project=artifact).endswith("or, if it is the same project, set forge_project: shop.")
+    assert host.found(project={**artifact, "id": "shop"}) == []
