@@ -37,7 +37,7 @@ class ActionModule(HostAction):
                 arguments["_dead"] = holder["token"]
                 continue
             if time.monotonic() >= deadline:
-                raise AnsibleActionFail(message_of(holder, result["seconds_left"]))
+                raise AnsibleActionFail(message_of(holder, result["seconds_left"], params["unlock"]))
             # Not on the standard output, where a callback may be writing JSON.
             self._display.display(f"Waiting for {holder['user']} on {holder['host']}, who holds the lock.", stderr=True)
             time.sleep(PAUSE)
@@ -52,13 +52,15 @@ class ActionModule(HostAction):
         heartbeat.start(beat, interval=seconds / HEARTBEATS, until=lambda: is_dead(arguments["_owner"]))
 
 
-def message_of(holder: dict[str, Any], seconds_left: float) -> str:
+def message_of(holder: dict[str, Any], seconds_left: float, unlock: bool) -> str:
     """Return the sentence for who has waited long enough.
 
     :param seconds_left: as the host counts them: the clocks of two machines may differ.
+    :param unlock: whether the playbook of that name breaks the lock.
     """
+    breaking = ", or break it: ansible-playbook thecodeforge.fastapi.unlock" if unlock else ""
     return (
         f"{holder['user']} on {holder['host']} holds the lock since {holder['since']} ({holder['reason']}): "
         f"wait until it is done. If it is not running any more, the lock expires by itself in "
-        f"{max(0, seconds_left):.0f} s, or break it: ansible-playbook thecodeforge.fastapi.unlock."
+        f"{max(0, seconds_left):.0f} s{breaking}."
     )

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 
-from ..plugin_utils._private.inventory.names import unknown_names
+from ..plugin_utils._private.inventory.names import no_inventories, unknown_names
 from ..plugin_utils._private.inventory.rules import (
     RESULT,
     declared_options,
@@ -30,7 +30,7 @@ NO_DATABASE = (
     "database in its place"
 )
 NO_POSTGRESQL = (
-    "The group forge_database needs the collection community.postgresql, which the controller does not have: "
+    "The database of the group forge_database needs the collection community.postgresql, which the controller does not have: "
     "ansible-galaxy collection install community.postgresql."
 )
 # In place of the database's URL while variables are checked, so that it is seen which of them refer to it.
@@ -51,8 +51,6 @@ class ActionModule(ActionBase):
         too_old = version_problems(sys.version_info[:3], ansible_version)
         if too_old:
             raise AnsibleActionFail(" ".join([*too_old, "Nothing was changed."]))
-        if (task_vars or {}).get("groups", {}).get("forge_database") and not has_collection("community", "postgresql"):
-            raise AnsibleActionFail(f"{NO_POSTGRESQL} Nothing was changed.")
         problems = unknown_names(names, OPTIONS)
         values: dict[str, Any] = {}
         self._provide_database_url(task_vars or {})
@@ -69,9 +67,17 @@ class ActionModule(ActionBase):
             problems += wrong_settings(values.get("forge_environment", {}), prefix)
             problems += wrong_settings(values.get("forge_environment_plain", {}), "", "forge_environment_plain")
             problems += wrong_names(values)
+        uses = uses_database(values)
+        if uses and (task_vars or {}).get("groups", {}).get("forge_database"):
+            problems += [] if has_collection("community", "postgresql") else [NO_POSTGRESQL]
         if problems:
             raise AnsibleActionFail(" ".join([*problems, "Nothing was changed."]))
-        return {**result, "changed": False, "uses_database": uses_database(values)}
+        return {
+            **result,
+            "changed": False,
+            "uses_database": uses,
+            "warnings": stray_files(task_vars or {}),
+        }
 
     def _provide_database_url(self, task_vars: dict[str, Any]) -> None:
         """Let variables refer to the URL of the inventory's database, which is known when its server has been looked at."""
@@ -107,6 +113,16 @@ def has_collection(namespace: str, name: str) -> bool:
         return False
 
 
+def stray_files(task_vars: dict[str, Any]) -> list[str]:
+    """Return a sentence for each file that Ansible took for an inventory; the first host of a play asks for all."""
+    groups, hosts = task_vars["groups"], task_vars["hostvars"]
+    if not groups["ungrouped"] or task_vars["inventory_hostname"] != task_vars["ansible_play_hosts_all"][0]:
+        return []
+    files = {name: hosts.raw_get(name).get("inventory_file") for name in groups["all"]}
+    alone = {files.pop(name) for name in groups["ungrouped"] if name in files}
+    return no_inventories(task_vars.get("ansible_inventory_sources") or [], alone, files.values())
+
+
 def uses_database(values: dict[str, Any]) -> bool:
     """Return whether the inventory asks for a database: by a value that holds a part of its URL, or by naming it."""
     named = ("forge_database_name", "forge_database_user", "forge_database_password")
@@ -118,4 +134,6 @@ def last_cause(error: AnsibleError) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, RecursionError):
+        return "it refers to itself, or to a variable that refers to it"
     return str(cause).splitlines()[0].rstrip(".")

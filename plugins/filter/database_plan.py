@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..module_utils._private.postgresql import PostgreSQL
+from ..module_utils._private.records import ProjectRecord
 from ..plugin_utils._private.database_server import Names, Plan, Wish, plan
 
 DOCUMENTATION = r"""
@@ -58,6 +59,14 @@ options:
     description: Take a database or a role that this collection did not make.
     type: bool
     default: false
+  project:
+    description: What tells the project from others, as P(thecodeforge.fastapi.project#filter) gives it.
+    type: dict
+    default: {}
+  take_over_project:
+    description: Go on where another project has an app of this name.
+    type: bool
+    default: false
   fresh:
     description: Has this run installed the server?
     type: bool
@@ -86,8 +95,10 @@ _value:
 """
 
 
-def database_plan(server: PostgreSQL, names: dict[str, str], **wish: Any) -> Plan:
-    return plan(Wish(names=Names(**names), **wish), server)
+def database_plan(
+    server: PostgreSQL, names: dict[str, str], project: dict[str, str] | None = None, **wish: Any
+) -> Plan:
+    return plan(Wish(names=Names(**names), project=ProjectRecord.from_dict(project), **wish), server)
 
 
 class FilterModule:

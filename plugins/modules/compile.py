@@ -91,10 +91,10 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.cause import tool_cause
 from ..module_utils._private.command import run
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.reproducible import EPOCH
-from ..module_utils._private.tool_cause import tool_cause
 
 ARGUMENT_SPEC = {
     "requirement": {"type": "str", "required": True},

@@ -30,6 +30,21 @@ options:
     description: Seconds after which it expires unless refreshed.
     type: int
     default: 120
+  unlock:
+    description: Whether the playbook unlock breaks this lock, which is said to whoever has waited in vain.
+    type: bool
+    default: true
+  project:
+    description:
+      - What tells the project from others, keys of C(project.json), for V(held) and V(broken). The lock of another project
+        is not broken.
+    type: dict
+    default: {}
+  take_over:
+    description: With V(project) in it, the lock of another project is broken, too.
+    type: list
+    elements: str
+    default: []
   _owner:
     description: For the action plugin, who asks.
     type: dict
@@ -78,10 +93,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.exclusive import exclusive_lock
-from ..module_utils._private.layout import Layout, set_aside, write_atomically
+from ..module_utils._private.layout import Layout, read_json, set_aside, write_atomically
 from ..module_utils._private.lock_file import boot_id, read_lock, seconds_left, since_boot
-from ..module_utils._private.records import LockHolder
+from ..module_utils._private.ownership import is_same_project
+from ..module_utils._private.records import LockHolder, ProjectRecord
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "app": {"type": "str", "required": True},
@@ -90,28 +107,49 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "reason": {"type": "str", "default": ""},
     "seconds": {"type": "int", "default": 120},
     "wait": {"type": "int", "default": 60},  # for the action
+    "unlock": {"type": "bool", "default": True},  # for the action
+    "project": {"type": "dict", "default": {}},
+    "take_over": {"type": "list", "elements": "str", "default": []},
     "_owner": {"type": "dict", "default": {}},  # who asks, in the keys of LockHolder
     "_dead": {"type": "str", "default": ""},  # token of a holder that the controller knows to be dead
 }
 
 
+class LockOfAnother(Exception):
+    """Raised when the lock is another project's."""
+
+
 class Lock:
     """The lock of one app, for as long as the guard is held: decisions and what follows from them are one step."""
 
-    def __init__(self, path: str, params: dict[str, Any]) -> None:
-        self.path, self.params = path, params
+    def __init__(self, layout: Layout, params: dict[str, Any]) -> None:
+        self.layout, self.path, self.params = layout, layout.lock, params
         self.owner = LockHolder.from_dict(params["_owner"])
-        self.holder, self.problem = read_lock(path)
+        self.holder, self.problem = read_lock(self.path)
         self.is_own = self.holder is not None and self.holder.token == self.owner.token
 
     def change(self) -> dict[str, Any]:
         """Bring the lock into the state that is asked for, and return the result of the module."""
+        if self.params["state"] == "broken":
+            self.check_project()
         if self.params["state"] in ("released", "broken"):
             return self.remove()
         other = self.holder is not None and not self.is_own and self.holder.token != self.params["_dead"]
         if other or (self.params["state"] == "refreshed" and not self.is_own):
             return self.result(changed=False, refused=True)
         return self.write()
+
+    def check_project(self) -> None:
+        """:raises LockOfAnother: when another project holds the lock; of an earlier version, whose the installation is."""
+        if not self.holder or self.is_own or "project" in self.params["take_over"]:
+            return
+        theirs = ProjectRecord.from_dict(self.holder.project or read_json(self.layout.project))
+        if not is_same_project(theirs, ProjectRecord.from_dict(self.params["project"])):
+            raise LockOfAnother(
+                f"The lock is held by {self.holder.user} on {self.holder.host} since {self.holder.since} for another project, "
+                f"{theirs.owner()}: name your own app, or say with forge_take_over: [project] that it is the same. It was not "
+                "broken."
+            )
 
     def write(self) -> dict[str, Any]:
         now, seconds = time.time(), float(self.params["seconds"])
@@ -120,9 +158,8 @@ class Lock:
             since, reason = self.holder.since, self.holder.reason
         self.holder = dataclasses.replace(
             self.owner, since=since, reason=reason, expires=now + seconds, seconds=seconds, boot=boot_id(),
-            refreshed=since_boot(),
+            refreshed=since_boot(), project=self.params["project"],
         )  # fmt: skip
-        set_aside(self.path)
         write_atomically(self.path, (json.dumps(self.holder.to_dict()) + "\n").encode(), 0o644)
         return self.result(changed=not self.is_own)
 
@@ -142,19 +179,23 @@ class Lock:
         return result
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     layout = Layout(module.params["root"], module.params["app"])
     if module.check_mode or (module.params["state"] != "held" and not os.path.lexists(layout.lock)):
         # Also of an app that was removed meanwhile: nothing is made only to be looked into.
-        lock = Lock(layout.lock, module.params)
+        lock = Lock(layout, module.params)
         result = lock.result(changed=False, refused=module.params["state"] == "refreshed")
     else:
         os.umask(0o022)
         os.makedirs(layout.home, mode=0o755, exist_ok=True)
         with exclusive_lock(layout.kernel_lock("lock"), None):
-            lock = Lock(layout.lock, module.params)
-            result = lock.change()
+            lock = Lock(layout, module.params)
+            try:
+                result = lock.change()
+            except LockOfAnother as error:
+                module.fail_json(msg=str(error))
     if lock.problem:
         module.warn(lock.problem)
     module.exit_json(**result)

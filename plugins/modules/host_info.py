@@ -137,7 +137,7 @@ host:
     conflicts:
       description:
         - What is somebody else's and in the way, each with C(kind), C(name), C(owner), a C(sentence), and whether it is
-          C(taken_over).
+          C(taken_over). The sentence of what is taken over says what will happen, and is a warning too.
       type: list
       elements: dict
       returned: always
@@ -188,6 +188,7 @@ from ..module_utils._private.accounts import Account, account_of
 from ..module_utils._private.command import run
 from ..module_utils._private.conflicts import Conflict, Look
 from ..module_utils._private.debian import missing_packages, unavailable_packages
+from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.postgresql import PostgreSQL, look, uses_earlier_names
 
@@ -397,6 +398,7 @@ def unprivileged(systems: list[str]) -> str:
     )
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     host = gather(module.params)
@@ -404,6 +406,9 @@ def main() -> None:
     problem = unsupported(host, systems) or unprivileged(systems) or in_the_way(host, module.params["refuse"])
     if problem:
         module.fail_json(msg=problem, host=host)
+    for conflict in host["conflicts"]:
+        if conflict["taken_over"]:
+            module.warn(conflict["sentence"])
     module.exit_json(changed=False, host=host)
 
 

@@ -83,7 +83,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.cause import explain
-from ..module_utils._private.errors import STILL_SERVES
+from ..module_utils._private.errors import STILL_SERVES, tells_what_the_host_refuses
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
@@ -182,6 +182,7 @@ def run(transient: Transient, command: str, timeout: int, result: dict[str, Any]
     try:
         rc, output, seconds = transient.run(argv_of(command), timeout)
     except TransientError as error:
+        result["lines"] = [f"$ {command}", *error.lines] if error.lines else []
         raise TransientError(f"{command!r}: {error}") from None
     result["seconds"] = round(result["seconds"] + seconds, 2)
     if rc:
@@ -192,6 +193,7 @@ def run(transient: Transient, command: str, timeout: int, result: dict[str, Any]
     return output
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params

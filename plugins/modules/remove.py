@@ -87,7 +87,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.database_removal import DatabaseRemoval
-from ..module_utils._private.layout import Layout
+from ..module_utils._private.errors import tells_what_the_host_refuses
+from ..module_utils._private.layout import Layout, read_json
 from ..module_utils._private.records import ProjectRecord
 from ..module_utils._private.removal import Inventory, Removal, RemovalError, check_project
 
@@ -107,10 +108,13 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 def removal_of(params: dict[str, Any]) -> Removal | DatabaseRemoval:
     if params["part"] == "database":
-        return DatabaseRemoval(params["app"], params["port"], params["data"])
+        project = None if "project" in params["take_over"] else ProjectRecord.from_dict(params["project"])
+        return DatabaseRemoval(params["app"], params["port"], params["data"], project)
     layout = Layout(params["root"], params["app"])
     if "project" not in params["take_over"]:
-        check_project(layout, ProjectRecord.from_dict(params["project"]))
+        check_project(
+            layout.home, ProjectRecord.from_dict(read_json(layout.project)), ProjectRecord.from_dict(params["project"])
+        )
     directories = [f"/var/{kind}/{name}" for kind, option in (("lib", "state"), ("cache", "cache"))
                    for name in params[f"{option}_directories"]]  # fmt: skip
     return Removal(layout, params["user"], params["data"], directories)
@@ -128,6 +132,7 @@ def diff(found: Inventory) -> dict[str, str]:
     }
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:

@@ -180,7 +180,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private.errors import RolloutError
+from ..module_utils._private.errors import RolloutError, tells_what_the_host_refuses
 from ..module_utils._private.rollout_steps import RolloutSteps
 
 ARGUMENT_SPEC = {
@@ -211,6 +211,7 @@ ARGUMENT_SPEC = {
 }
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     os.umask(0o022)

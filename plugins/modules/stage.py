@@ -151,12 +151,11 @@ sent_bytes:
   type: int
 """
 
-import errno
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private.errors import StageError
+from ..module_utils._private.errors import StageError, tells_what_the_host_refuses
 from ..module_utils._private.layout import GENERATION_ID
 from ..module_utils._private.staging import Staging
 from ..module_utils._private.systemd import SystemdError
@@ -183,6 +182,7 @@ ARGUMENT_SPEC = {
 }
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     generation = module.params["generation"]
@@ -201,10 +201,6 @@ def main() -> None:
             result.update(staging.state())
     except (StageError, SystemdError) as error:
         module.fail_json(msg=str(error))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            module.fail_json(msg=f"No space left below {module.params['root']}: free some room and run again.")
-        module.fail_json(msg=f"Could not stage {generation}: {error}.")
     module.exit_json(**result)
 
 

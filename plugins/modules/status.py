@@ -84,6 +84,7 @@ lock:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import systemd
+from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.lock_file import read_lock
@@ -115,6 +116,7 @@ def problem_of(layout: Layout, health: HealthCheck) -> str:
     return damage(layout, live) or health.problem(layout.private_socket(live))
 
 
+@tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params

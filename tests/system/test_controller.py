@@ -45,7 +45,7 @@ rm -rf shop-servers
 cp -r ~/.ansible/collections/ansible_collections/thecodeforge/fastapi/inventories/example shop-servers
 cd shop-servers
 sed -i -e 's/web1.example.org/{address}/' -e /web2/d -e /db1/d hosts.yml
-sed -i -e /forge_migrations/d -e /forge_schema_version/d -e /DATABASE_URL/d group_vars/all/main.yml
+sed -i -e /^forge_app/d -e /forge_migrations/d -e /forge_schema_version/d -e /DATABASE_URL/d group_vars/all/main.yml
 printf 'forge_workers: 2\\nforge_watch_seconds: 1\\n' >> group_vars/all/main.yml
 sed -i 's/replace-me.*/{secret}/' group_vars/all/vault.yml
 ansible-vault encrypt group_vars/all/vault.yml

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import REPOSITORY, Fleet, Run
-from tiny import MAIN, write_project
+from tiny import MAIN, load, write_project
 
 CONFIGURATION = "/etc/postgresql/15/main"
 RULES = f"{CONFIGURATION}/pg_hba.conf"
@@ -32,7 +34,11 @@ PLAY = """
     - ansible.builtin.include_role:
         name: thecodeforge.fastapi.postgresql
 """
+MARKED = "Managed by thecodeforge.fastapi for app {}"
 SERVERS = ("gunicorn", "uvicorn", "uvicorn-worker")
+
+
+WHAT_RUNS = "SELECT wait_event FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
 
 class Server:
@@ -110,6 +116,35 @@ def reading(fleet: Fleet) -> Iterator[dict[str, int]]:
         thread.join()
 
 
+def small_app(name: str, port: str, directory: Path, main: str = MAIN) -> dict[str, Any]:
+    """Variables of an app that asks for a database of its own."""
+    return {
+        "forge_app": name,
+        "forge_source": str(write_project(directory / name, *SERVERS, main=main)),
+        "forge_target": "shop.main:app",
+        "forge_listen": [port],
+        "forge_workers": 1,
+        "forge_migrations": [],
+        "forge_schema_version": "",
+        "forge_preload": [],
+        "forge_environment": {"DATABASE_URL": "{{ forge_database_url }}"},
+        "forge_database_password_file": str(directory / "password"),
+        "forge_postgresql_clients": ["192.0.2.7"],
+    }
+
+
+@contextmanager
+def connected(fleet: Fleet, database: str) -> Iterator[None]:
+    """A person is connected to a database while the block runs."""
+    fleet.on(
+        "db", f"cd / && systemd-run --quiet --unit=person --uid=postgres psql -d {database} -c 'SELECT pg_sleep(600)'"
+    )
+    try:
+        yield
+    finally:
+        fleet.on("db", "systemctl stop person")
+
+
 def test_apps_and_an_admin_share_a_server_in_any_order(fleet: Fleet, server: Server) -> None:
     """The admin's rules stay byte for byte, a setting that suffices is left alone, and nothing is restarted."""
     fleet.on(
@@ -136,7 +171,7 @@ def test_apps_and_an_admin_share_a_server_in_any_order(fleet: Fleet, server: Ser
     assert server.lets_in("shop")
     assert server.lets_in("my-api")
     for name in ("shop", "my_api"):
-        comment = f"Managed by thecodeforge.fastapi for app {name.replace('_', '-')}"
+        comment = MARKED.format(name.replace("_", "-"))
         assert server.ask(f"SELECT shobj_description('{name}'::regrole, 'pg_authid')") == comment
         assert (
             server.ask(f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname='{name}'")
@@ -182,6 +217,34 @@ def test_what_is_somebody_elses_is_refused_or_taken_over_on_purpose(fleet: Fleet
     assert server.ask("SELECT rolcreatedb FROM pg_roles WHERE rolname='crm'") == "t"
 
 
+def test_two_controllers_that_install_an_app_at_once_do_not_mix_their_passwords(
+    fleet: Fleet, server: Server, tmp_path: Path
+) -> None:
+    """One of them makes the role; the other one is refused, then and later, and the app serves."""
+    settings = small_app("twins", "8075", tmp_path)
+    with ThreadPoolExecutor() as pool:
+        runs = list(
+            pool.map(
+                lambda number: fleet.play(
+                    "site",
+                    check=False,
+                    limit="app12,db",
+                    **{**settings, "forge_database_password_file": str(tmp_path / number)},
+                ),
+                "12",
+            )
+        )
+    first = next(index for index, run in enumerate(runs) if run.rc == 0)
+    # Which one depends on how far the other one had come when it was checked.
+    sentence = "The role twins on db has (another password than this controller|a password that this controller does not know):"
+    assert re.search(sentence, runs[1 - first].said())
+    files = {"forge_database_password_file": str(tmp_path / "21"[first])}
+    assert re.search(sentence, fleet.play("site", check=False, limit="app12,db", **{**settings, **files}).said())
+    (server.directory / "twins").write_text((tmp_path / "12"[first]).read_text())
+    assert server.lets_in("twins")
+    assert httpx.get(f"http://{fleet.address('app12')}:8075/healthz").status_code == 200
+
+
 def test_a_rule_that_keeps_the_app_out_is_named_before_anything_is_changed(server: Server) -> None:
     server.fleet.on("db", f"cp {RULES} /tmp/kept; (echo 'host all all 192.0.2.0/24 reject'; cat /tmp/kept) > {RULES}")
     before = server.state()
@@ -191,7 +254,7 @@ def test_a_rule_that_keeps_the_app_out_is_named_before_anything_is_changed(serve
     server.fleet.on("db", f"cat /tmp/kept > {RULES}")
 
 
-def test_what_an_earlier_version_made_is_carried_over(server: Server) -> None:
+def test_what_an_earlier_version_made_is_carried_over(fleet: Fleet, server: Server) -> None:
     """The whole file was written then, without marks; database and role have no comment."""
     server.ask("CREATE ROLE elder LOGIN PASSWORD 'old'")
     server.ask("CREATE DATABASE elder OWNER elder")
@@ -209,6 +272,19 @@ def test_what_an_earlier_version_made_is_carried_over(server: Server) -> None:
     assert 'host "elder" "elder" 192.0.2.7/32 scram-sha-256' in server.text(RULES)
     assert server.ask("SELECT shobj_description('elder'::regrole, 'pg_authid')").endswith("for app elder")
     assert server.provide("elder", forge_database_password="old").changed("db") == 0
+
+    # A second app of that version, which shares the database: neither order nor removal takes it away from the other.
+    fleet.on("db", f"printf '%s\\n' '{EARLIER}' > {CONFIGURATION}/conf.d/younger.conf")
+    wrong = server.provide("younger", check=False, **{**names, "forge_database_password": "new"})
+    assert "The role elder on db has another password than this controller" in wrong.said()
+    shared = server.provide("younger", **names)
+    assert "The apps elder and younger share the database elder on db" in shared.said()
+    assert server.provide("elder", **names).changed("db") == 0
+    gone = fleet.play("remove", forge_app="elder", forge_remove="elder", forge_remove_data="elder")
+    assert "the app younger uses it too" in gone.said()
+    assert server.ask("SELECT shobj_description('elder'::regrole, 'pg_authid')").endswith("for app younger")
+    assert server.provide("younger", **names).changed("db") == 0
+    assert fleet.on("db", "psql -XAtqc 'SELECT 7' postgresql://elder:old@127.0.0.1/elder") == "7"
     assert server.started() == started
 
 
@@ -217,26 +293,90 @@ def test_an_app_that_fails_half_way_costs_the_others_nothing_and_gets_no_databas
 ) -> None:
     """It imports on the controller, and not on the host: after the database was provided."""
     broken = MAIN + '\nif os.path.isdir("/srv/forge"):\n    raise ImportError("no such luck")\n'
-    settings = {
-        "forge_app": "broken",
-        "forge_source": str(write_project(tmp_path, *SERVERS, main=broken)),
-        "forge_target": "shop.main:app",
-        "forge_listen": ["8077"],
-        "forge_migrations": [],
-        "forge_schema_version": "",
-        "forge_preload": [],
-        "forge_database_password_file": str(tmp_path / "password"),
-    }
+    settings = small_app("broken", "8077", tmp_path, broken)
+    asked_for = settings.pop("forge_environment")
     others, started = server.text(RULES), server.started()
     with reading(fleet) as result:
         alone = fleet.play("site", check=False, limit="app12,db", forge_environment={"A": "b"}, **settings)
         assert "no such luck" in alone.said()
         assert server.ask("SELECT count(*) FROM pg_database WHERE datname='broken'") == "0"
         assert server.text(RULES) == others
-        settings["forge_environment"] = {"DATABASE_URL": "{{ forge_database_url }}"}
-        run = fleet.play("site", check=False, forge_postgresql_clients=["192.0.2.7"], limit="app12,db", **settings)
+        run = fleet.play("site", check=False, limit="app12,db", forge_environment=asked_for, **settings)
         assert "no such luck" in run.said()
     assert server.ask("SELECT count(*) FROM pg_database WHERE datname='broken'") == "1"
     assert server.text(RULES).startswith(others.rstrip())
     assert (result["lost"], server.started()) == (0, started)
     assert result["asked"] > 200
+
+
+def test_a_migration_that_waits_for_a_lock_says_for_which_and_whose(fleet: Fleet, server: Server) -> None:
+    server.ask("CREATE TABLE busy (number int); ALTER TABLE busy OWNER TO forge", "forge")
+    locks = "psycopg.connect(os.environ['FORGE_DATABASE_URL']).execute('LOCK TABLE busy')"
+    command = f'python -c "import os, psycopg; print(1); {locks}"'
+    with connected(fleet, "forge", "LOCK TABLE busy;"), reading(fleet) as result:
+        run = fleet.play("deploy", check=False, limit="app12,db", forge_migrations=[command], forge_migrations_timeout=4,
+                         forge_keepalive=71)  # fmt: skip
+    assert "it did not end within 4 s and was stopped; the last line that it printed is: 1." in run.said()
+    assert re.search(
+        r"On db forge waits for a lock on busy, which process \d+ of postgres holds \(active since .*, psql\)",
+        run.said(),
+    )
+    assert result["lost"] == 0
+    server.ask("DROP TABLE busy", "forge")
+
+
+def test_an_app_comes_changes_and_goes_beside_another_that_serves(fleet: Fleet, server: Server, tmp_path: Path) -> None:
+    """Installed, given other settings and rules, listed, and removed: access first, its data when told twice."""
+    settings = small_app("books", "8076", tmp_path)
+    told = {"forge_remove": "books", "forge_remove_data": "books"}
+    others, started = server.text(RULES).rstrip(), server.started()
+
+    def remove(*flags: str, check: bool = True, **more: Any) -> Run:
+        return fleet.play("remove", check=check, limit="app12,db", flags=flags, **{**settings, **more})
+
+    with load(fleet.url("app12", "")) as result:
+        fleet.play("site", limit="app12,db", **settings)
+        settings["forge_postgresql_clients"] = ["192.0.2.7", "192.0.2.8"]
+        fleet.play("site", limit="app12,db", **settings, forge_postgresql_max_connections=110)
+        assert 'host "books" "books" 192.0.2.8/32 scram-sha-256' in server.text(RULES)
+        server.ask("CREATE TABLE page (text text); INSERT INTO page VALUES ('kept')", "books")
+        server.ask("CREATE DATABASE ledger OWNER books")
+
+        before = server.state()
+        for listed in (remove(check=False), remove("--check", **told)):
+            for what in ("rules", "database", "role", f"{CONFIGURATION}/conf.d/books.conf"):
+                assert what in listed.output
+        assert "would be removed" in listed.output
+        assert server.state() == before
+
+        access = remove(forge_remove="books")
+        assert "data: it goes when forge_remove_data names the app too" in access.said()
+        assert server.text(RULES).rstrip() == others
+        assert "books.conf" not in fleet.on("db", f"ls {CONFIGURATION}/conf.d")
+        assert server.ask("SELECT text FROM page", "books") == "kept"
+
+        with connected(fleet, "books"):
+            busy = remove(**told)
+        assert "it has open connections: 1 of postgres from the server itself with psql" in busy.said()
+        assert "it owns the database books" in busy.said()
+        assert server.ask("SELECT text FROM page", "books") == "kept"
+        whose = remove(**told)
+        assert "it owns the database ledger" in whose.said()
+        assert (
+            server.ask("SELECT string_agg(datname, ' ') FROM pg_database WHERE datname IN ('books', 'ledger')")
+            == "ledger"
+        )
+        server.ask("DROP DATABASE ledger")
+        remove(**told)
+        assert server.ask("SELECT count(*) FROM pg_roles WHERE rolname='books'") == "0"
+        assert remove(**told).changed("db") == 0
+
+        server.ask("CREATE DATABASE books")
+        assert "it does not carry the mark of this app" in remove(**told).said()
+        server.ask(f"COMMENT ON DATABASE books IS '{MARKED.format('my-api')}'")
+        assert "it belongs to the app my-api" in remove(**told).said()
+        assert server.ask("SELECT count(*) FROM pg_database WHERE datname='books'") == "1"
+        server.ask("DROP DATABASE books")
+    assert (result["lost"], server.started()) == ({}, started)
+    assert result["total"] > 1000
+    assert fleet.play("site").changed("db") == 0, "the other's data, password and rules are as they were"

@@ -225,6 +225,53 @@ def test_files_that_somebody_removed_or_edited_are_made_anew(gate: Gate) -> None
     assert json.loads(gate.on("cat /srv/gate/current/release.json"))["state"] == "good"
 
 
+# Of each document and lock another kind of damage; and all of it at once, as what a rescue from a backup may leave.
+DAMAGED = """
+cd /srv/gate; id=$(basename $(readlink current))
+head -c 300 /dev/urandom > project.json; head -c 300 /dev/urandom >> ledger.jsonl; printf '{"to": "' >> ledger.jsonl
+mkdir lock.json; mkdir current.tmp; touch current.tmp/x
+mv generations/$id/release.json /tmp/kept; mkdir generations/$id/release.json
+chown -R gate locks; chmod 777 locks; rm -rf locks/*; mkdir locks/stage; ln -s /etc/passwd locks/rollout; mkfifo locks/lock
+head -c 300 /dev/urandom > /run/gate/$id/999999; mkdir /run/gate/$id/999998
+chown gate:gate . generations generations/$id generations/$id/environment; chmod 777 .
+"""
+
+
+def test_damaged_documents_and_locks_heal(gate: Gate) -> None:
+    live = gate.serving()
+    with gate.nothing_lost("documents and locks are garbage, directories, pipes, links, or another user's"):
+        gate.on(DAMAGED)
+        assert "release.json cannot be read" in gate.play("status").said()
+        same = gate.play()
+        assert same.rc == 0, same.output[-3000:]
+        assert gate.serving() == gate.linked() == live
+        good = gate.release()
+        assert good.rc == 0, good.output[-3000:]
+        assert gate.play("rollback").rc == 0
+    assert gate.serving() == gate.linked() == live
+    assert "Traceback" not in same.output + good.output
+    assert gate.on("find /srv/gate -maxdepth 3 ! -type l '(' ! -user root -o -perm /022 ')'") == ""
+
+
+def test_full_disk_is_one_sentence(gate: Gate) -> None:
+    live = gate.serving()
+    gate.on("""set -e; cd /srv; size=$(du -sk gate | cut -f1); mkdir -p /mnt/small
+        mount -t tmpfs -o size=$((size + 4096))k tmpfs /mnt/small; cp -a gate/. /mnt/small; mount --bind /mnt/small gate""")
+    try:
+        with gate.nothing_lost("the disk is full"):
+            gate.on("dd if=/dev/zero of=/srv/gate/filling bs=4k 2>/dev/null || true")
+            full = gate.release()
+            gate.on("rm /srv/gate/filling")
+            assert gate.play("status").rc == 0
+        assert full.rc != 0
+        sentence = "The host's files cannot be used (/srv/gate/lock.json: No space left on device): free some room there, and run again."
+        assert sentence in full.said()
+        assert "Traceback" not in full.output
+        assert gate.serving() == gate.linked() == live
+    finally:
+        gate.on("cd /; rm -f /srv/gate/filling; umount -l /srv/gate; umount -l /mnt/small")
+
+
 def test_what_was_removed_below_run_is_said_and_heals_with_the_next_change(gate: Gate) -> None:
     before = gate.serving()
     with gate.nothing_lost("/run of the app is removed"):

@@ -25,6 +25,11 @@ LOOK = """
 { getent passwd; getent group; cat /etc/shadow; ls -lR --time-style=full-iso /srv /etc/systemd/system /var/lib/letters;
   systemctl is-active ssh handmade; } | md5sum
 """
+# A deploy of the project shop is at work, from another controller.
+HELD = """
+printf '{"token":"t","user":"ann","host":"ci","since":"today","seconds":1e9,"boot":"%s","refreshed":%s,"project":{"id":"shop"}}' \
+  $(cat /proc/sys/kernel/random/boot_id) 1 >/srv/two/lock.json
+"""
 OTHERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "units of a package": ({"forge_app": "ssh"}, ("ssh.service and ssh.socket are units of this host (package openssh-server)",)),
     "another name of a unit": ({"forge_app": "sshd"}, ("sshd.service is a unit of this host (another name of ssh.service",)),
@@ -125,6 +130,12 @@ def test_another_project_of_the_same_name_is_refused(shared: Fleet, tmp_path: Pa
         assert run.rc != 0
         assert sentence in run.said(), playbook
         assert shared.on("box", "readlink /srv/two/current") == live
+    shared.on("box", HELD)
+    run = shared.play("unlock", check=False, **other)
+    assert "The lock is held by ann on ci since today for another project, shop: name your own app" in run.said()
+    assert shared.on("box", "cat /srv/two/lock.json")
+    assert shared.play("unlock", **TWO, forge_project="shop").changed("box") == 1
+    assert shared.on("box", "ls /srv/two | grep -c lock.json", check=False) == "0"
     assert httpx.get(f"http://{shared.address('box')}:8062/healthz").status_code == 200
     shared.play("deploy", **other, forge_take_over=["project"])
     assert shared.on("box", "readlink /srv/two/current") != live

@@ -18,6 +18,7 @@ COMMON = {
     "forge_environment": {},
     "forge_workers": 2,
     "forge_watch_seconds": 1,
+    "forge_drain_seconds": 5,
 }
 WITH_GUNICORN = ("gunicorn", "uvicorn[standard]", "uvicorn-worker")
 
@@ -66,7 +67,7 @@ def test_candidate_of_one_process_serves_nobody_when_it_fails(box: Fleet, uvicor
     settings = {**COMMON, "forge_source": str(uvicorn), "forge_server": "uvicorn", "forge_workers": 0}
     before = box.live("box")
     with load(box.url("box", "")) as result:
-        bad = {"forge_environment_plain": {"HEALTH": 503}, "forge_health_deadline": 10}
+        bad = {"forge_environment_plain": {"HEALTH": 503}, "forge_health_deadline": 4}
         run = box.play("deploy", check=False, **settings, **bad)
     assert run.rc != 0
     assert "GET /healthz answered 503, not 200" in run.said()
@@ -111,7 +112,7 @@ def test_server_that_cannot_drain_is_tried_before_it_serves(
     box.play("deploy", **{**COMMON, "forge_source": str(gunicorn), "forge_keepalive": 70})
     before = box.live("box")
     with load(box.url("box", "")) as result:
-        bad = {"forge_environment_plain": {"HEALTH": 503}, "forge_health_deadline": 10}
+        bad = {"forge_environment_plain": {"HEALTH": 503}, "forge_health_deadline": 4}
         run = box.play("deploy", check=False, **settings, **bad)
     assert run.rc != 0
     assert box.live("box") == before

@@ -7,10 +7,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 from hypothesis import settings
 
 REPOSITORY = Path(__file__).parents[2]
+SLOW = ("test_artifact", "test_both_ways", "test_show", "test_preflight", "test_specs")  # they run other programs
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no worker of pytest-xdist ends long before another."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
 
 
 def pytest_configure() -> None:

@@ -45,6 +45,12 @@ CONSEQUENCE = re.compile(
     r"|Control process exited|Failed to start|Job for .* failed|See \"?systemctl status|See \"?journalctl"
 )
 
+# What compilers and build backends begin their error with, and what of their output is no word about it.
+TOOL_ERROR = re.compile(
+    r"(^|[\s:])(fatal )?error: |^(fatal|error)\b|not installed|not found|No such file", re.IGNORECASE
+)
+TOOL_NOISE = re.compile(r"^(Building (wheel|source distribution)\b.*|\s*\^+\s*|hint: .*)$")
+
 HINTS = (
     (
         r"too many clients already|remaining connection slots|[Tt]oo many connections|too many connections for",
@@ -90,6 +96,18 @@ def first_cause(lines: list[str]) -> tuple[int, str]:
                 index -= 1
             return index, shortened(with_continuation(lines, index, without_log_head(lines[index])))
     return len(lines), ""
+
+
+def tool_cause(text: str, longest: int = LONGEST) -> str:
+    """The first cause in what a build tool, a compiler or a build backend has printed, with what follows it, on one line.
+
+    It is the exception of the first traceback, not that of the tools which it passed through; else the first line with an error.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not TOOL_NOISE.match(line)]
+    header = next((index for index, line in enumerate(lines) if HEADER in line), None)
+    pattern, begin = (TOOL_ERROR.search, 0) if header is None else (EXCEPTION.match, header + 1)
+    start = next((index for index in range(begin, len(lines)) if pattern(lines[index])), header or 0)
+    return shortened(" ".join(lines[start:]), longest)
 
 
 def end_of_chain(lines: list[str], header: int) -> str:
@@ -142,9 +160,9 @@ def without_log_head(line: str) -> str:
     return LOG_HEAD.sub("", line.strip(), count=1) or line.strip()
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, longest: int = LONGEST) -> str:
     text = " ".join(text.split()).rstrip(".")
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+    return text if len(text) <= longest else text[:longest] + "..."
 
 
 def is_named_error(line: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import platform
 import pwd
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import suppress
 from typing import Any, TypedDict
 
 from .accounts import Account, group_problem, installed_account, read_lines, user_problem
+from .by_hand import ByHand
 from .command import run
 from .layout import GENERATION_ID, Layout, read_json
 from .listening import Endpoint, Holder, endpoint, why_taken
@@ -30,6 +32,8 @@ UNIT_PATH = (
 ADMIN = "/etc/systemd/system"
 # What a killed first deploy may leave behind, before a record says what it was.
 HALF_MADE = {"layers", "releases", "generations", "lock.json", "project.json"}
+# What a file system of its own has, mounted where the app's directory is to be.
+OF_A_DISK = {"lost+found"}
 
 
 class Conflict(TypedDict):
@@ -38,7 +42,7 @@ class Conflict(TypedDict):
     kind: str
     name: str  # of the units, the directory, the account or the address
     owner: str  # whose it is, for people; empty when it is not known
-    sentence: str  # what is in the way, and what to do
+    sentence: str  # what is in the way, and what to do; of what is taken over, what will happen
     taken_over: bool  # whether the inventory takes it over: then it is not in the way
 
 
@@ -61,9 +65,12 @@ class Look:
         units = list(self.units())
         return [*self.project(), *units, *self.directories(), *self.accounts(), *self.addresses(units)]
 
-    def conflict(self, kind: str, name: str, owner: str, sentence: str, may_be_taken: bool = False) -> Conflict:
-        taken = may_be_taken and kind in self.params["take_over"]
-        return {"kind": kind, "name": name, "owner": owner, "sentence": sentence, "taken_over": taken}
+    def conflict(self, kind: str, name: str, owner: str, sentence: str, notice: str = "") -> Conflict:
+        """:param notice: what will happen when it is taken over; empty of what cannot be."""
+        taken = bool(notice) and kind in self.params["take_over"]
+        return {
+            "kind": kind, "name": name, "owner": owner, "sentence": notice if taken else sentence, "taken_over": taken,
+        }  # fmt: skip
 
     # -- units -------------------------------------------------------------------------------------
 
@@ -110,12 +117,33 @@ class Look:
                 "the app's would take the place of: give the app another name.",
             )  # fmt: skip
         elif by_hand:
-            yield self.conflict(
-                "unit", " ".join(by_hand), "made by hand",
-                f"forge_app: {' and '.join(list(by_hand.values())[:3])} {'was' if len(by_hand) == 1 else 'were'} made "
-                "by somebody else: give the app another name, or take it over with forge_take_over: [unit].",
-                may_be_taken=True,
-            )  # fmt: skip
+            yield self.made_by_hand(by_hand)
+
+    def made_by_hand(self, units: dict[str, str]) -> Conflict:
+        """Of units that an admin has made: name to path."""
+        verb = "was" if len(units) == 1 else "were"
+        made = f"{' and '.join(list(units.values())[:3])} {verb} made by somebody else"
+        family = {f"{self.app}.{kind}" for kind in ("service", "service.d", "socket", "socket.d")}
+        rest = [path for name, path in units.items() if name not in family]
+        if rest:
+            stay = f"disable and remove {' and '.join(rest[:3])}, which no app can take over"
+            return self.conflict(
+                "unit", " ".join(units), "made by hand", f"forge_app: {made}: give the app another name, or {stay}."
+            )
+        problem, cost = "", ""
+        if os.path.isdir(f"{self.prefix}/run/systemd/system"):  # else nothing of it can run, and nobody can be asked
+            old = ByHand(self.app, self.params["listen"])
+            problem = old.problem() if f"{self.app}.socket" in units else ""
+            made, cost = f"{made} ({self.app}.service {old.state()})", old.cost()
+        if problem:
+            return self.conflict("unit", " ".join(units), "made by hand", f"forge_app: {problem}")
+        return self.conflict(
+            "unit", " ".join(units), "made by hand",
+            f"forge_app: {made}: give the app another name, or take it over with forge_take_over: [unit]."
+            f"{' What that costs: ' + cost if cost else ''}",
+            f"{made}: on {platform.node()} it is taken over once the first release is healthy. {cost + ' ' if cost else ''}Its file "
+            f"is kept in {self.layout.home}/taken-over.",
+        )  # fmt: skip
 
     def is_masked(self, path: str) -> bool:
         return path.startswith(f"{ADMIN}/") and os.path.realpath(self.prefix + path) == "/dev/null"
@@ -153,9 +181,8 @@ class Look:
             what = f"has {', '.join(others[:3])}" if others else f"belongs to {owner_of(self.layout.run)}"
             sentence = f"forge_app: {self.layout.run} is somebody else's ({what}): give the app another name."
             by_hand = os.path.exists(f"{self.prefix}{ADMIN}/{self.app}.service")
-            yield self.conflict("directory", self.layout.run, owner_of(self.layout.run), sentence) | {
-                "taken_over": by_hand and "unit" in self.params["take_over"]
-            }
+            if not (by_hand and "unit" in self.params["take_over"]):  # then it goes with the unit
+                yield self.conflict("directory", self.layout.run, owner_of(self.layout.run), sentence)
         for variable, base in (("state", "var/lib"), ("cache", "var/cache")):
             for name in self.params[f"{variable}_directories"]:
                 path = os.path.join(self.prefix, base, name)
@@ -175,7 +202,7 @@ class Look:
             return "is no directory"
         if os.path.isfile(self.layout.project) or glob.glob(os.path.join(self.layout.generations, "*", "release.json")):
             return ""
-        left = [name for name in names_in(home) if not name.startswith(".") and name not in HALF_MADE]
+        left = [name for name in names_in(home) if not name.startswith(".") and name not in HALF_MADE | OF_A_DISK]
         left += [name for name in names_in(self.layout.releases) if not re.match(r"[0-9a-f]{12}\Z|\.", name)]
         if left:
             return f"is not the app's (it has {', '.join(left[:3])})"
@@ -224,8 +251,20 @@ class Look:
                 continue
             yield self.conflict(
                 "address", entry, str(found),
-                f"forge_listen: {entry} is taken by {self.shown(found)}: name another address, or stop what listens there.",
+                f"forge_listen: {entry} is taken by {self.shown(found)}: name another address, or stop what listens there."
+                f"{self.hint(found)}",
             )  # fmt: skip
+
+    def hint(self, holder: Holder) -> str:
+        """How to take over a unit that an admin has made under another name; empty of anything else."""
+        name, _dot, kind = holder.unit.rpartition(".")
+        path = f"{ADMIN}/{holder.unit}"
+        is_service = kind in ("service", "socket") and re.match(r"[a-z][a-z0-9-]{0,30}\Z", name)
+        if not is_service or not os.path.isfile(self.prefix + path) or not self.is_by_hand(path):
+            return ""
+        if marked_app("\n".join(read_lines(self.prefix + path)[:3]), holder.unit):
+            return ""
+        return f" As forge_app: {name} this app could take it over."
 
     def shown(self, holder: Holder) -> str:
         """Who holds an address, for people: of an app of this collection its name."""
@@ -243,7 +282,8 @@ class Look:
     def project(self) -> Iterator[Conflict]:
         """Another project's installation under the app's name."""
         installed = ProjectRecord.from_dict(read_json(self.layout.project))
-        if is_same_project(installed, ProjectRecord.from_dict(self.params["project"])):
+        wanted = ProjectRecord.from_dict(self.params["project"])
+        if is_same_project(installed, wanted):
             return
         live = GenerationRecord.from_dict(read_json(self.layout.record(self.layout.live())))
         last = LedgerEvent.from_dict(last_event(self.layout.ledger))
@@ -252,10 +292,19 @@ class Look:
         yield self.conflict(
             "project", self.layout.home, owner,
             f"forge_app: {self.layout.home} is another project's, {owner} ({live.target or 'nothing live'}{since}): give "
-            "this app another name, or, if it is the same project, say so once with forge_take_over: [project], and "
-            "give it a forge_project by which it is known from everywhere.",
-            may_be_taken=True,
+            f"this app another name, or, if it is the same project, {how_to_say_so(installed, wanted)}.",
+            f"{self.layout.home} on {platform.node()} was another project's, {owner}: this one's release is its next.",
         )  # fmt: skip
+
+
+def how_to_say_so(installed: ProjectRecord, wanted: ProjectRecord) -> str:
+    """What to set when an installation is the same project after all."""
+    if installed.id and not wanted.id:
+        return f"set forge_project: {installed.id}"
+    known = "give it a forge_project by which it is known from everywhere"
+    if not wanted.name and not wanted.origin and not wanted.id:
+        known = "set forge_project to one name, here and where it is deployed from the source: an artifact does not say what it is of"
+    return f"say so once with forge_take_over: [project], and {known}"
 
 
 def names_in(directory: str) -> list[str]:

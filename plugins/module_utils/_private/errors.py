@@ -4,6 +4,12 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import json
+import sys
+from collections.abc import Callable
+
 STILL_SERVES = "What served before still serves."
 
 
@@ -33,3 +39,25 @@ def text_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     return str(error)
+
+
+def refusal(error: OSError) -> str:
+    """The sentence for what the host's file system refused."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some room there" if full else "mend that on the host"
+    return f"The host's files cannot be used ({text_of(error)}): {advice}, and run again. {STILL_SERVES}"
+
+
+def tells_what_the_host_refuses(main: Callable[[], None]) -> Callable[[], None]:
+    """Make a module fail with one sentence where the host's file system refuses something that nothing else answers for."""
+
+    @functools.wraps(main)
+    def told() -> None:
+        try:
+            main()
+        except OSError as error:
+            # As AnsibleModule.fail_json would, which is not at hand here.
+            sys.stdout.write("\n" + json.dumps({"failed": True, "msg": refusal(error)}) + "\n")
+            raise SystemExit(1) from None
+
+    return told

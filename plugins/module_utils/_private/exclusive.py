@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PAUSE = 0.2  # seconds
 
@@ -27,6 +29,7 @@ def exclusive_lock(path: str, seconds: float | None = 0) -> Iterator[None]:
     :raises LockHeld: when it still holds it then.
     """
     make_private(os.path.dirname(path))
+    remove_foreign(path)
     deadline = time.monotonic() + (seconds or 0)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii"):
@@ -47,4 +50,16 @@ def make_private(directory: str) -> None:
         os.unlink(directory)
     if not os.path.isdir(directory):
         os.mkdir(directory, 0o700)
+    if os.stat(directory).st_uid != os.geteuid():
+        os.chown(directory, os.geteuid(), os.getegid())
     os.chmod(directory, 0o700)
+
+
+def remove_foreign(path: str) -> None:
+    """Remove what is in a lock's place and is no file, or another user's, who may hold it."""
+    with suppress(FileNotFoundError):
+        found = os.lstat(path)
+        if stat.S_ISDIR(found.st_mode):
+            shutil.rmtree(path)
+        elif not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            os.unlink(path)

@@ -94,6 +94,7 @@ class Layout:
         :returns: where what was no link has gone; empty when there was nothing of the kind.
         """
         temporary, aside = f"{self.current}.tmp", ""
+        set_aside(temporary)
         if os.path.lexists(temporary):
             os.unlink(temporary)  # of a rollout that was killed here
         if os.path.lexists(self.current) and not os.path.islink(self.current):
@@ -143,7 +144,12 @@ def set_aside(path: str) -> str:
 
 
 def write_atomically(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
-    """Replace ``path`` so that a reader, or a power cut, finds the old content or the new, never a part."""
+    """Replace ``path`` so that a reader, or a power cut, finds the old content or the new, never a part.
+
+    What is no file and in its place is set aside.
+
+    :raises OSError: naming the file, when the host refuses it; what was there is as it was.
+    """
     temporary = f"{path}.{os.getpid()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
@@ -153,10 +159,13 @@ def write_atomically(path: str, content: bytes, mode: int, uid: int = 0, gid: in
             os.fchmod(handle.fileno(), mode)
             os.fchown(handle.fileno(), uid, gid)
             os.fsync(handle.fileno())
+        set_aside(path)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = path
         raise
     sync_directory(os.path.dirname(path))
 

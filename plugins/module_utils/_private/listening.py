@@ -131,9 +131,19 @@ class Sockets:
                 with open(os.path.join(self.proc, pid, "comm"), encoding="utf-8", errors="replace") as handle:
                     program = handle.read().strip()
                 with open(os.path.join(self.proc, pid, "cgroup"), encoding="utf-8") as handle:
-                    unit = re.search(r"^(?:0:|\d+:name=systemd):.*/([^/]+\.(?:service|scope))", handle.read(), re.M)
-                return Holder(program, unit[1] if unit else "")
+                    return Holder(program, unit_of(handle.read()))
         return Holder("a program", "")
+
+
+def unit_of(cgroups: str) -> str:
+    """Unit of the system in which a process runs, by its /proc/PID/cgroup; empty when it is in none.
+
+    What a user's own systemd has started runs in a unit of the user's, inside of ``user@1000.service``. It may have any name.
+    """
+    found = re.search(r"^(?:0:|\d+:name=systemd):(.*)$", cgroups, re.MULTILINE)
+    units = [part for part in (found[1] if found else "").split("/") if re.search(r"\.(service|scope)\Z", part)]
+    managers = [unit for unit in units if unit.startswith("user@")]
+    return (managers or units[::-1] or [""])[0]
 
 
 def address_of(kernel: str) -> str:

@@ -8,17 +8,20 @@ import json
 import os
 import re
 import shutil
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 from .command import run
 from .debian import missing_packages
 from .environment import read_environment
 from .ownership import mark, marked_app
+from .records import ProjectRecord
 
 NEEDED_PACKAGES = ["python3-psycopg2", "acl"]  # Ansible's modules need them to become postgres, and to ask the server
 EARLIER = "Written by thecodeforge.fastapi.postgresql"  # of versions whose files did not name the app
 EARLIER_NAME = "forge"  # database and role that earlier versions made when the inventory did not name others
+NAMES = re.compile(r"^# Database (\S+) of role (\S+)\.$", re.MULTILINE)
+PROJECT = re.compile(r"^# Project (\{.*\})\.$", re.MULTILINE)
 # A row of pg_hba_file_rules or pg_file_settings without an error is one that the server takes. That a setting waits for a
 # restart is no error of the file.
 QUERY = """
@@ -35,9 +38,27 @@ SELECT json_build_object(
     WHERE error IS NOT NULL AND error NOT LIKE 'setting could not be applied%'),
   'databases', (SELECT json_object_agg(datname, json_build_object('owner', pg_get_userbyid(datdba),
       'comment', coalesce(shobj_description(oid, 'pg_database'), ''))) FROM pg_database WHERE NOT datistemplate),
+  'connections', (SELECT coalesce(json_agg(c), '[]') FROM (SELECT datname AS database, usename AS role,
+      coalesce(host(client_addr), '') AS address, application_name AS program FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()) c),
   'roles', (SELECT json_object_agg(rolname, json_build_object('superuser', rolsuper,
       'comment', coalesce(shobj_description(oid, 'pg_authid'), ''))) FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%'))
 """
+
+
+class Names(NamedTuple):
+    database: str
+    role: str
+
+
+EARLIER_NAMES = Names(EARLIER_NAME, EARLIER_NAME)
+
+
+class Connection(TypedDict):
+    database: str
+    role: str
+    address: str  # of the client; empty over the server's socket
+    program: str  # as it calls itself
 
 
 class Setting(TypedDict):
@@ -67,6 +88,7 @@ class PostgreSQL(TypedDict, total=False):
     errors: list[str]  # file, line and error of settings that the server would not start with
     databases: dict[str, dict[str, Any]]  # owner and comment
     roles: dict[str, dict[str, Any]]  # superuser and comment
+    connections: list[Connection]  # open ones, but for that of this look
 
 
 def look(port: int, app: str) -> PostgreSQL:
@@ -129,6 +151,42 @@ def own_files(directory: str) -> dict[str, str]:
             if marked_app(text) or EARLIER in text:
                 found[path] = text
     return found
+
+
+def names_in(text: str) -> Names | None:
+    """Return the names that an app's file in conf.d says; None when it says none, as those of earlier versions."""
+    found = NAMES.search(text)
+    return Names(found[1], found[2]) if found else None
+
+
+def project_in(text: str) -> ProjectRecord:
+    """Return the project that an app's file in conf.d is of; an empty one when it does not say."""
+    found = PROJECT.search(text)
+    try:
+        return ProjectRecord.from_dict(json.loads(found[1]) if found else {})
+    except (ValueError, RecursionError):
+        return ProjectRecord()
+
+
+def sharers(app: str, server: PostgreSQL, kind: str, name: str) -> list[str]:
+    """Return the other apps of this server that use a database or role, as their files in conf.d say.
+
+    Those of earlier versions do not say what they use: by default all of them used the same.
+
+    :param kind: a field of :class:`Names`.
+    """
+    used = {other: names_in(text) or EARLIER_NAMES for other, text in other_files(app, server).items()}
+    return sorted(other for other, names in used.items() if getattr(names, kind) == name)
+
+
+def silent_apps(app: str, server: PostgreSQL) -> list[str]:
+    """Return the other apps of this server that may use any database, as files of earlier versions do not say which."""
+    return sorted(other for other, text in other_files(app, server).items() if not names_in(text))
+
+
+def other_files(app: str, server: PostgreSQL) -> dict[str, str]:
+    files = {os.path.basename(path).rpartition(".")[0]: text for path, text in server.get("files", {}).items()}
+    return {other: text for other, text in files.items() if other != app}
 
 
 def block_of(app: str, path: str) -> tuple[str, bool]:

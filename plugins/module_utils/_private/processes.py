@@ -37,7 +37,7 @@ class Processes:
         self.record = layout.read_record(generation)
         self.service = layout.service(generation)
         self.socket = layout.private_socket(generation)
-        self.since = time.time()  # of its journal
+        self.since = time.monotonic()  # of its journal
         self._secrets: list[str] = []
 
     def others(self) -> list[Processes]:

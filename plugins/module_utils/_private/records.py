@@ -106,7 +106,7 @@ class LockHolder(Document):
     """``lock.json``: who deploys. ``token``, ``machine`` and ``pid`` tell one process of a controller from any other.
 
     It holds for ``seconds`` after it was ``refreshed``, which counts from the ``boot`` of the host; ``expires`` is the same
-    by the wall clock, for earlier versions.
+    by the wall clock, for earlier versions. ``project`` is a :class:`ProjectRecord`.
     """
 
     token: str = ""
@@ -120,6 +120,7 @@ class LockHolder(Document):
     seconds: float = 0.0
     boot: str = ""
     refreshed: float = 0.0
+    project: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

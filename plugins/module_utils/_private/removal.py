@@ -19,7 +19,7 @@ from .command import run
 from .complete import COMPLETE, is_complete
 from .exclusive import LockHeld, exclusive_lock
 from .generations import OLDER_LOCKS
-from .layout import GENERATION_ID, Layout, read_json
+from .layout import GENERATION_ID, Layout
 from .ownership import is_same_project, marked_app
 from .processes import STOP_MARGIN, Processes
 from .records import ProjectRecord
@@ -77,12 +77,11 @@ class Inventory:
         }
 
 
-def check_project(layout: Layout, wanted: ProjectRecord) -> None:
-    """:raises RemovalError: when another project has installed the app."""
-    installed = ProjectRecord.from_dict(read_json(layout.project))
+def check_project(place: str, installed: ProjectRecord, wanted: ProjectRecord) -> None:
+    """:raises RemovalError: when another project has installed the app at a place."""
     if not is_same_project(installed, wanted):
         raise RemovalError(
-            f"{layout.home} is another project's, {installed.owner()}: name your own app, or say with "
+            f"{place} is another project's, {installed.owner()}: name your own app, or say with "
             "forge_take_over: [project] that it is the same. Nothing was removed."
         )
 

@@ -102,7 +102,7 @@ class RolloutSteps:
         foreign = take_over.foreign()
         if not foreign or self.params["step"] == "discard":
             return
-        problem = take_over.problem()
+        problem = take_over.old.problem() if take_over.socket in foreign else ""
         if "unit" not in self.params["take_over"]:
             problem = (
                 f"{', '.join(foreign)} on this host was made by somebody else: take it over with forge_take_over: [unit], or "
@@ -110,8 +110,6 @@ class RolloutSteps:
             )
         if problem:
             raise RolloutError(f"{problem} Nothing was started or stopped.")
-        if self.params["step"] == "candidate":
-            self.warn(take_over.notice())
 
     def take_step(self) -> None:
         problem = self.generations.repair_ledger()

@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -108,6 +109,17 @@ class Staging:
                 drifted.append(path)
         return absent, drifted
 
+    def loose_directories(self) -> list[str]:
+        """Directories of ours in which somebody else than root could replace what root runs."""
+        layout = self.layout
+        found = []
+        for path in (layout.home, layout.layers, layout.releases, layout.generations, self.home, f"{self.home}/units"):
+            with suppress(FileNotFoundError):
+                state = os.lstat(path)
+                if stat.S_ISDIR(state.st_mode) and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
+                    found.append(path)
+        return found
+
     def compare(self) -> dict[str, Any]:
         """What is ``missing``, what has ``drifted``, whether the host is ``up_to_date``, and its :meth:`state`."""
         missing = []
@@ -117,6 +129,7 @@ class Staging:
         if not is_complete(self.layout.release(self.params["release"])):
             missing.append("release")
         absent, drifted = self.differing()
+        drifted += self.loose_directories()
         record = self.layout.read_record(self.generation)
         found = record.to_dict()
         # Who built it first is recorded, and another builder is no change.
@@ -173,6 +186,9 @@ class Staging:
         """
         for directory in (self.layout.layers, self.layout.releases, self.layout.generations):
             os.makedirs(directory, mode=0o755, exist_ok=True)
+        for directory in self.loose_directories():
+            os.chown(directory, os.geteuid(), os.getegid())
+            os.chmod(directory, 0o755)  # noqa: S103 (the service reads it)
         try:
             with exclusive_lock(self.layout.kernel_lock("stage")):
                 self.clear_half_made()

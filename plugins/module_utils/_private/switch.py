@@ -161,7 +161,7 @@ class Switch:
         self.take_over.open_beside()
         self.processes.start_web()
         self.processes.wait_until_healthy(self.health)
-        self.take_over.forget_drop_in()
+        self.take_over.give_way()
         self.processes.install_units()
         self.point_current()
         self.wait_until_public()
@@ -308,6 +308,7 @@ class Switch:
                 os.unlink(self.layout.current)
             self.take_over.undo()
             Candidate(self.processes, self.health, self.drain_seconds).discard()
+            self.take_over.revive()
             return
         back = Switch(Processes(self.layout, previous), self.health, self.drain_seconds, watch_seconds=0)
         try:

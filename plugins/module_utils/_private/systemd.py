@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
+from typing import Any
 
 from .cause import first_cause
 from .command import run
+
+JOURNAL_LINES = 20_000  # of a unit's last ones that are looked at
 
 
 class SystemdError(Exception):
@@ -21,7 +25,7 @@ def systemctl(*arguments: str, timeout: float = 120) -> str:
 
     :raises SystemdError: with systemctl's own message when it fails or takes longer than ``timeout`` seconds.
     """
-    started = time.time()
+    started = time.monotonic()
     try:
         done = run(["systemctl", *arguments], timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -75,15 +79,37 @@ def is_schedule(text: str) -> bool:
 
 
 def active_since(unit: str) -> float:
-    """When a unit became active, in seconds since the epoch; 0 when it is not active."""
+    """When a unit became active, in seconds of ``time.monotonic()``; 0 when it is not active."""
     shown = properties(unit, "ActiveState", "ActiveEnterTimestampMonotonic")
     if shown["ActiveState"] != "active":
         return 0.0
-    return time.time() - time.monotonic() + int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    return int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
 
 
 def journal(unit: str, since: float) -> list[str]:
-    """All lines that a unit, or all that fit a pattern, wrote since a moment (seconds since the epoch)."""
+    """All lines that a unit, or all that fit a pattern, wrote since a moment, in seconds of ``time.monotonic()``.
+
+    Not by the clock, which somebody may have set meanwhile.
+    """
     run(["journalctl", "--sync"], timeout=30)
-    options = ["--no-pager", "--quiet", "--output=cat", f"--since=@{since:.6f}"]
-    return list(run(["journalctl", *options, "--unit", unit], timeout=30).stdout.splitlines())
+    options = [
+        "--no-pager",
+        "--quiet",
+        "--boot",
+        "--output=json",
+        "--output-fields=MESSAGE",
+        f"--lines={JOURNAL_LINES}",
+    ]
+    entries = map(json.loads, run(["journalctl", *options, "--unit", unit], timeout=30).stdout.splitlines())
+    return [
+        line
+        for entry in entries
+        if int(entry["__MONOTONIC_TIMESTAMP"]) >= since * 1e6
+        for line in message_of(entry).splitlines()
+    ]
+
+
+def message_of(entry: dict[str, Any]) -> str:
+    """The text of an entry of the journal, which has bytes where it is none that can be shown."""
+    text = entry.get("MESSAGE") or ""
+    return bytes(text).decode(errors="replace") if isinstance(text, list) else str(text)

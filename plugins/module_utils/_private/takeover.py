@@ -13,30 +13,30 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 
 from . import systemd
+from .by_hand import ByHand, Connection, duplicate
 from .command import run
 from .layout import Layout, sync_directory, write_atomically
 from .ownership import marked_app
 from .serving import installed_text
 
-PIDFD_GETFD = 438  # the same on every architecture
 SO_ATTACH_REUSEPORT_CBPF, SO_BINDTOIFINDEX = 51, 62
 NO_INTERFACE = 1 << 30
-LISTENS, ESTABLISHED = "0A", "01"  # states in /proc/net/tcp
 FILTER_RETURN = 6  # BPF_RET | BPF_K
 QUEUE_SECONDS = 2  # until the old one has accepted what waits for it
 READ_SECONDS = 0.5  # until it has read what it accepted
 BIND_SECONDS = 35  # until an old one that does not share its port has closed it
-PAUSE = 0.02
-# How long nobody listens when the old socket cannot be shared: until the old one has closed it and systemd has bound it.
-CLOSED = "about 0.1 s"
+PAUSE = 0.005
+OLD, OURS = ".taken-over", ".taking-over"  # other names of two unix sockets that change places
+# Each way in which a process can end: exit statuses, and signals.
+ANY_END = [*map(str, range(1, 256)), *(each.name for each in signal.Signals if each < 32)]
 
 
 def is_foreign(layout: Layout, unit: str) -> bool:
@@ -45,17 +45,6 @@ def is_foreign(layout: Layout, unit: str) -> bool:
         os.path.lexists(os.path.join(layout.units, unit))
         and marked_app(installed_text(layout, unit), unit) != layout.app
     )
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A row of /proc/net/tcp: a socket with its local address."""
-
-    family: int
-    host: str
-    port: int
-    state: str
-    inode: str
 
 
 class TakeOver:
@@ -68,8 +57,12 @@ class TakeOver:
         self.heir = layout.service(generation)
         self.units = units
         self.backups = os.path.join(layout.home, "taken-over")
-        self.drop_in = os.path.join("/run/systemd/system", f"{self.socket}.d", "take-over.conf")
+        self.drop_ins = "/run/systemd/system"
         self.shared: list[tuple[Connection, socket.socket]] = []
+        self.wanted = re.findall(r"^ListenStream=(.+)$", units.get(self.socket, ""), re.MULTILINE)
+        self.old = ByHand(layout.app, self.wanted)
+        self.paths = [each for each in self.wanted if each.startswith("/")]
+        self.was_active = False
 
     # -- what is there -----------------------------------------------------------------------------
 
@@ -77,72 +70,12 @@ class TakeOver:
         """Unit files of the app's name that are somebody else's; none once the app serves."""
         if self.layout.live():
             return []
-        return [name for name in (self.service, self.socket) if is_foreign(self.layout, name)]
+        names = (self.service, self.socket, f"{self.service}.d", f"{self.socket}.d")
+        return [name for name in names if is_foreign(self.layout, name)]
 
     def is_due(self) -> bool:
         """Is there something to take over? Also when a rollout was killed before it had ended the old one."""
-        return bool(self.foreign()) or bool(self.is_active() and self.processes())
-
-    def is_active(self) -> bool:
-        return systemd.properties(self.service, "ActiveState")["ActiveState"] == "active"
-
-    def processes(self) -> list[int]:
-        """Ids of the processes that run in the old service. Ours runs none: it starts a generation, and has done."""
-        found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as handle:
-                if re.search(rf"/{re.escape(self.service)}$", handle.read(), re.MULTILINE):
-                    found.append(int(pid))
-        return sorted(found)
-
-    def sockets(self, state: str) -> list[tuple[int, int, Connection]]:
-        """Sockets of the old service in a state: process, its file descriptor, and the socket. Each socket once."""
-        rows = {row.inode: row for row in connections() if row.state == state}
-        found: dict[str, tuple[int, int, Connection]] = {}
-        for pid in self.processes():
-            with suppress(OSError):
-                for name in os.listdir(f"/proc/{pid}/fd"):
-                    with suppress(OSError):
-                        inode = os.readlink(f"/proc/{pid}/fd/{name}").removeprefix("socket:[").rstrip("]")
-                        if inode in rows:
-                            found.setdefault(inode, (pid, int(name), rows[inode]))
-        return list(found.values())
-
-    def wanted(self) -> list[str]:
-        """Addresses of our public socket, as its unit has them."""
-        return re.findall(r"^ListenStream=(.+)$", self.units.get(self.socket, ""), re.MULTILINE)
-
-    def in_the_way(self) -> list[tuple[int, int, Connection]]:
-        """Listening sockets of the old service at a port that ours wants."""
-        ports = {address.rpartition(":")[2] for address in self.wanted()}
-        return [each for each in self.sockets(LISTENS) if str(each[2].port) in ports]
-
-    def problem(self) -> str:
-        """Why it cannot be taken over; empty when it can."""
-        if self.socket in self.foreign() and systemd.properties(self.socket, "ActiveState")["ActiveState"] == "active":
-            shown = systemd.systemctl("show", self.socket, "--property", "Listen")
-            if sorted(re.findall(r"^Listen=(.+) \(Stream\)$", shown, re.MULTILINE)) != sorted(self.wanted()):
-                return (
-                    f"{self.socket} on this host was made by somebody else and listens elsewhere than forge_listen says: give "
-                    "forge_listen its addresses, or stop and remove it."
-                )
-        return ""
-
-    def notice(self) -> str:
-        """What will happen, for people, before anything starts."""
-        if not self.is_active():
-            return f"{self.service} was made by somebody else and does not run: it is replaced, and kept in {self.backups}."
-        listeners = {(each.host, each.port) for _pid, _number, each in self.sockets(LISTENS)}
-        ports = {port for _host, port in listeners}
-        count = sum(each.port in ports for _pid, _number, each in self.sockets(ESTABLISHED))
-        where = ", ".join(f"{host}:{port}" for host, port in sorted(listeners)) or "no TCP address"
-        way = "No new connection is lost"
-        if self.in_the_way() and not can_share():
-            way = f"Its port cannot be shared on this host, so that it is closed for {CLOSED}"
-        return (
-            f"{self.service} was made by somebody else and serves at {where}: it is taken over once the candidate is healthy. {way}. "
-            f"Its {count} open connections end as at each restart of it. Its file is kept in {self.backups}."
-        )
+        return bool(self.foreign()) or bool(self.old.is_active() and self.old.processes())
 
     # -- the steps of a switch ---------------------------------------------------------------------
 
@@ -151,23 +84,27 @@ class TakeOver:
 
         :raises SystemdError: when it cannot be opened.
         """
+        self.was_active = self.old.is_active()
         self.back_up()
-        if systemd.properties(self.socket, "ActiveState")["ActiveState"] == "active":
-            return  # of the old service too: systemd keeps it open through the change of its unit
-        listeners = self.in_the_way()
+        if self.socket in self.foreign() and self.old.given_by_systemd():
+            return  # systemd keeps it open through the change of its unit, and both accept from it
+        listeners = self.old.in_the_way()
+        tcp = [each for each in listeners if each[2].port]
         try:
-            self.shared = [(each, share(pid, number)) for pid, number, each in listeners]
+            self.shared = [(each, share(pid, number)) for pid, number, each in tcp]
         except OSError:
             self.shared = []
-        # The service that a socket is for must not run when it is opened, and the old one does.
-        os.makedirs(os.path.dirname(self.drop_in), exist_ok=True)
-        text = f"[Socket]\nReusePort=yes\nService={self.heir}\n"
-        write_atomically(self.drop_in, text.encode(), 0o644)
+        # Else a rollout has opened it that was killed, and each socket has its names.
+        is_closed = systemd.properties(self.socket, "ActiveState")["ActiveState"] != "active"
+        for path in {each.host for _pid, _number, each in listeners if is_closed and not each.port}:
+            link(path, path + OLD)
         write_atomically(os.path.join(self.layout.units, self.socket), self.units[self.socket].encode(), 0o644)
+        # The service that a socket is for must not run when it is opened, and the old one does.
+        self.write_drop_in(self.socket, f"[Socket]\nReusePort=yes\nService={self.heir}\n")
         systemd.systemctl("daemon-reload")
-        if listeners and not self.shared:
+        if tcp and not self.shared:
             self.stop_old()
-        deadline = time.monotonic() + (BIND_SECONDS if listeners and not self.shared else 0)
+        deadline = time.monotonic() + (BIND_SECONDS if tcp and not self.shared else 0)
         while True:
             try:
                 systemd.systemctl("start", self.socket)
@@ -176,14 +113,19 @@ class TakeOver:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(PAUSE)
+        for path in self.paths if is_closed else ():
+            link(path, path + OURS)
         self.steer(to_ours=False)
 
     def steer(self, to_ours: bool) -> None:
         """Say who gets new connections."""
+        for path in self.paths:
+            with suppress(FileNotFoundError):
+                link(path + (OURS if to_ours else OLD), path)
         groups: dict[tuple[int, str, int], list[socket.socket]] = {}
         for connection, listener in self.shared:
             groups.setdefault((connection.family, connection.host, connection.port), []).append(listener)
-        ours = {address_of(address) for address in self.wanted()}
+        ours = {address_of(address) for address in self.wanted}
         for address, listeners in groups.items():
             if address not in ours:
                 for listener in listeners:
@@ -200,22 +142,41 @@ class TakeOver:
         time.sleep(READ_SECONDS if self.shared else 0)
 
     def back_up(self) -> None:
-        """Keep the old unit files."""
+        """Keep the old unit files, and what was added to them."""
         for name in self.foreign():
+            source, kept = os.path.join(self.layout.units, name), os.path.join(self.backups, name)
             os.makedirs(self.backups, mode=0o755, exist_ok=True)
-            write_atomically(os.path.join(self.backups, name), installed_text(self.layout, name).encode(), 0o644)
+            copy(source, kept)
 
-    def forget_drop_in(self) -> None:
-        """Before the next daemon-reload, which the new units need anyway."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.drop_in)
-        with suppress(OSError):
-            os.rmdir(os.path.dirname(self.drop_in))
+    def give_way(self) -> None:
+        """Let the units that are installed next be ours alone, before the daemon-reload that they need anyway."""
+        for name in self.foreign():
+            if name.endswith(".d"):
+                shutil.rmtree(os.path.join(self.layout.units, name), ignore_errors=True)
+        self.forget_drop_in(self.socket)
+        # However the old process ends, to systemd it is ours by then, and when that fails the public socket is closed.
+        self.write_drop_in(self.service, f"[Service]\nSuccessExitStatus={' '.join(ANY_END)}\n")
+
+    def write_drop_in(self, unit: str, text: str) -> None:
+        path = self.drop_in(unit)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_atomically(path, text.encode(), 0o644)
+
+    def drop_in(self, unit: str) -> str:
+        return os.path.join(self.drop_ins, f"{unit}.d", "take-over.conf")
+
+    def forget_drop_in(self, *units: str) -> None:
+        """Before the next daemon-reload."""
+        for path in map(self.drop_in, units):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            with suppress(OSError):
+                os.rmdir(os.path.dirname(path))
 
     def stop_old(self) -> None:
         """Tell the processes of the old service to stop, as systemd would. Not by systemctl: that stops the heir too."""
         state = systemd.properties(self.service, "MainPID", "KillMode", "KillSignal")
-        pids = self.processes()
+        pids = self.old.processes()
         if state.get("KillMode", "control-group") != "control-group" and int(state.get("MainPID", "0")) in pids:
             pids = [int(state["MainPID"])]
         for pid in pids:
@@ -232,47 +193,58 @@ class TakeOver:
         self.shared = []
         self.stop_old()
         deadline = time.monotonic() + seconds
-        while self.processes():
+        while self.old.processes():
             if time.monotonic() >= deadline:
-                for pid in self.processes():
+                for pid in self.old.processes():
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+            self.keep_paths()
             time.sleep(PAUSE)
+        self.keep_paths()
+        self.forget_names()
         run(["systemctl", "reset-failed", self.service])
+        self.forget_drop_in(self.service)
+        systemd.systemctl("daemon-reload")
+
+    def keep_paths(self) -> None:
+        """Servers remove the path of their unix socket when they stop, whoever listens there by then."""
+        for path in self.paths:
+            if not os.path.lexists(path):
+                with suppress(OSError):
+                    os.link(path + OURS, path)
+
+    def forget_names(self) -> None:
+        """Leave each unix socket the name that it should have."""
+        for path in self.paths:
+            for end in (OLD, OURS):
+                with suppress(OSError):
+                    os.unlink(path + end)
 
     def undo(self) -> None:
-        """Let the old one serve on, as it did."""
+        """Let the old one serve on, as it did. Our public socket is closed by now."""
         with suppress(OSError):
             self.steer(to_ours=False)
-        for name in (self.service, self.socket):
-            kept = os.path.join(self.backups, name)
-            if os.path.exists(kept):
-                with open(kept, "rb") as handle:
-                    write_atomically(os.path.join(self.layout.units, name), handle.read(), 0o644)
-                os.unlink(kept)
-        with suppress(OSError):
-            os.rmdir(self.backups)
-            sync_directory(self.layout.home)
-        self.forget_drop_in()
+        self.forget_names()
+        kept = sorted(os.listdir(self.backups)) if os.path.isdir(self.backups) else []
+        for name in kept:
+            copy(os.path.join(self.backups, name), os.path.join(self.layout.units, name))
+        shutil.rmtree(self.backups, ignore_errors=True)
+        sync_directory(self.layout.home)
+        if self.socket not in kept:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.layout.units, self.socket))
+        self.forget_drop_in(self.service, self.socket)
         systemd.systemctl("daemon-reload")
+
+    def revive(self) -> None:
+        """Start the old one again, if it served and the failure came after its end."""
+        if self.was_active and not self.old.processes():
+            systemd.systemctl(
+                "restart", *(name for name in (self.socket, self.service) if is_foreign(self.layout, name))
+            )
 
 
 # -- the kernel ----------------------------------------------------------------------------------------
-
-
-def connections() -> list[Connection]:
-    """TCP sockets of the host that listen or are connected."""
-    found = []
-    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        with suppress(OSError), open(f"/proc/net/{name}", encoding="ascii") as handle:
-            for line in handle.read().splitlines()[1:]:
-                fields = line.split()
-                host, _colon, port = fields[1].partition(":")
-                # Words of four bytes, each in the order of this machine.
-                words = [struct.pack("=I", int(host[at : at + 8], 16)) for at in range(0, len(host), 8)]
-                address = socket.inet_ntop(family, b"".join(words))
-                found.append(Connection(family, address, int(port, 16), fields[3], fields[9]))
-    return found
 
 
 def address_of(listen: str) -> tuple[int, str, int]:
@@ -284,30 +256,28 @@ def address_of(listen: str) -> tuple[int, str, int]:
     return socket.AF_INET, host, int(port) if port.isdigit() else 0
 
 
-def duplicate(pid: int, number: int) -> socket.socket:
-    """A duplicate of a socket of another process.
+def copy(source: str, path: str) -> None:
+    """Put a unit file, a link to one, or a directory of drop-ins in the place of what is there."""
+    if os.path.islink(source):
+        temporary = f"{path}.tmp"
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.symlink(os.readlink(source), temporary)
+        os.rename(temporary, path)
+    elif os.path.isdir(source):
+        shutil.copytree(source, path, symlinks=True, dirs_exist_ok=True)
+    else:
+        with open(source, "rb") as handle:
+            write_atomically(path, handle.read(), 0o644)
 
-    :raises OSError: where the kernel has no such call, or forbids it.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    process = os.pidfd_open(pid)
-    try:
-        copy = libc.syscall(PIDFD_GETFD, process, number, 0)
-    finally:
-        os.close(process)
-    if copy < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return socket.socket(fileno=copy)
 
-
-def can_share() -> bool:
-    """Does this host let root duplicate a socket of another process? Tried on one of this one."""
-    try:
-        with socket.socket() as own:
-            duplicate(os.getpid(), own.fileno()).close()
-    except (OSError, AttributeError):
-        return False
-    return True
+def link(source: str, path: str) -> None:
+    """Give a socket another name, in place of what has it, so that there is always one who listens there."""
+    temporary = f"{path}.tmp"
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.link(source, temporary)
+    os.rename(temporary, path)
 
 
 def share(pid: int, number: int) -> socket.socket:

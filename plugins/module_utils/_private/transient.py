@@ -33,7 +33,14 @@ SERVICE_ONLY = frozenset((
 
 
 class TransientError(Exception):
-    """Raised when a command could not be run: it cannot be read, its generation is absent, or it did not end in time."""
+    """Raised when a command could not be run: it cannot be read, its generation is absent, or it did not end in time.
+
+    :param lines: what it printed until then, masked.
+    """
+
+    def __init__(self, message: str, lines: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.lines = lines or []
 
 
 class Transient:
@@ -73,11 +80,19 @@ class Transient:
             done = run(command, input=script or "", timeout=timeout + 30, **streams)
         except subprocess.TimeoutExpired:
             systemd.systemctl("kill", "--signal=SIGKILL", f"{name}.service")
-            raise TransientError(f"It did not end within {timeout} s and was stopped.") from None
+            raise TransientError(did_not_end(timeout, "")) from None
         seconds = round(time.monotonic() - started, 2)
+        output = mask(done.stdout, self.secrets)
         if done.returncode != 0 and seconds >= timeout:
-            raise TransientError(f"It did not end within {timeout} s and was stopped.")
-        return done.returncode, mask(done.stdout, self.secrets), seconds
+            raise TransientError(did_not_end(timeout, output), output.splitlines())
+        return done.returncode, output, seconds
+
+
+def did_not_end(timeout: int, output: str) -> str:
+    """Return the sentence for a command that hung, with the last line that it printed, cut to a readable length."""
+    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
+    said = f"the last line that it printed is: {last[:200]}" if last else "it printed nothing"
+    return f"it did not end within {timeout} s and was stopped; {said}."
 
 
 def sandbox(unit: str, generation: str) -> list[str]:

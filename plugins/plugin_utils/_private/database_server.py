@@ -10,26 +10,28 @@ restart is asked for only where the configuration files would give the app what 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
-from ...module_utils._private.ownership import mark, marked_app
-from ...module_utils._private.postgresql import EARLIER, EARLIER_NAME, PostgreSQL, Setting
+from ...module_utils._private.ownership import is_same_project, mark, marked_app
+from ...module_utils._private.postgresql import (
+    EARLIER,
+    EARLIER_NAMES,
+    Names,
+    PostgreSQL,
+    Setting,
+    names_in,
+    project_in,
+    sharers,
+)
+from ...module_utils._private.records import ProjectRecord
 
 WITH_PASSWORD = ("scram-sha-256", "md5", "password", "trust")  # methods that let the app in
-NAMES = re.compile(r"^# Database (\S+) of role (\S+)\.$", re.MULTILINE)
 NEEDS = re.compile(r"^# Needs max_connections (\d+), listen_addresses (\S+)\.$", re.MULTILINE)
 LINE = re.compile(r"^(max_connections|listen_addresses|port) = '?([^'\n]*)'?$", re.MULTILINE)
-
-
-class Names(NamedTuple):
-    database: str
-    role: str
-
-
-EARLIER_NAMES = Names(EARLIER_NAME, EARLIER_NAME)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Wish:
     has_password: bool  # does this controller know the password?
     take_over: bool = False  # take a database or role that this collection did not make
     fresh: bool = False  # has this run installed the server?
+    project: ProjectRecord = field(default_factory=ProjectRecord)  # which project the app is of
+    take_over_project: bool = False
     uses_earlier_names: bool = False  # does what serves connect with the names that earlier versions gave?
 
     @property
@@ -87,8 +91,7 @@ def has_earlier_file(app: str, server: PostgreSQL) -> bool:
 
 def recorded_names(app: str, server: PostgreSQL) -> Names | None:
     """Return the names that the app's file on the server says; none of an earlier version does."""
-    found = NAMES.search(own_file(app, server))
-    return Names(found[1], found[2]) if found else None
+    return names_in(own_file(app, server))
 
 
 # ---- Whose it is -----------------------------------------------------------------------------------------------------
@@ -111,7 +114,28 @@ def problems(wish: Wish, server: PostgreSQL) -> list[str]:
         ]
     if not server["running"]:
         return []
-    return foreign_objects(wish, server) + broken_files(wish, server) + shut_out(wish, server)
+    return foreign_project(wish, server) or foreign_objects(wish, server) + broken_files(wish, server) + shut_out(
+        wish, server
+    )
+
+
+def foreign_project(wish: Wish, server: PostgreSQL) -> list[str]:
+    """Return a sentence when another project has an app of the same name on the server."""
+    theirs = project_in(own_file(wish.app, server))
+    if wish.take_over_project or is_same_project(theirs, wish.project):
+        return []
+    return [
+        f"The app {wish.app} on {wish.host} is another project's, {theirs.owner()}: give this app another name, or say once with "
+        "forge_take_over: [project] that it is the same."
+    ]
+
+
+def project_for(wish: Wish, server: PostgreSQL) -> str:
+    """Return the line that says of which project the app is; what is known once stays, whoever comes from elsewhere."""
+    recorded = project_in(own_file(wish.app, server))
+    known = {each.name: value for each, value in recorded.items() if value}
+    record = replace(wish.project, **known) if is_same_project(recorded, wish.project) else wish.project
+    return f"# Project {json.dumps(record.to_dict(), sort_keys=True)}.\n" if record != ProjectRecord() else ""
 
 
 def foreign_objects(wish: Wish, server: PostgreSQL) -> list[str]:
@@ -142,15 +166,11 @@ def foreign_objects(wish: Wish, server: PostgreSQL) -> list[str]:
 def is_ours(wish: Wish, server: PostgreSQL, comment: str) -> bool:
     """Return whether a database or role of the app's name is the app's: its comment or the app's own file says so.
 
-    Earlier versions did not mark what they made. What the app of such a version uses stays its own; two of them may share it.
+    Earlier versions did not mark what they made. What the app of such a version uses stays its own, also when another one
+    has been there first and has marked it; that the app knows the role's password is tried before anything is changed.
     """
-    owner = marked_app(comment)
     earlier = (has_earlier_file(wish.app, server) or wish.uses_earlier_names) and has(server, wish.names)
-    return (
-        owner == wish.app
-        or recorded_names(wish.app, server) == wish.names
-        or (earlier and (not owner or wish.names == EARLIER_NAMES))
-    )
+    return marked_app(comment) == wish.app or recorded_names(wish.app, server) == wish.names or earlier
 
 
 def broken_files(wish: Wish, server: PostgreSQL) -> list[str]:
@@ -290,7 +310,7 @@ def files(wish: Wish, server: PostgreSQL) -> dict[str, str]:
         f"# {mark(wish.app)}: changes by hand are replaced.\n"
         f"# Database {wish.names.database} of role {wish.names.role}.\n"
         f"# Needs max_connections {wish.max_connections}, listen_addresses {wish.listen_addresses}.\n"
-    )
+    ) + project_for(wish, server)
     for name, value in wanted.items():
         if not suffices(name, without_ours(server["settings"][name], ours), value, wish.addresses):
             text += f"{name} = '{value}'\n"
@@ -361,14 +381,27 @@ def notes(wish: Wish, server: PostgreSQL) -> list[str]:
         found.append(
             f"The playbook site restarts PostgreSQL {server['cluster']} on {wish.host} once: {', '.join(restart)}{shared}."
         )
-    comment = server["databases"].get(wish.names.database, {}).get("comment", "")
-    other = marked_app(comment)
-    if other not in ("", wish.app) and not recorded_names(wish.app, server) and is_ours(wish, server, comment):
+    others = shared_with(wish, server, "database")
+    if others and not recorded_names(wish.app, server):
         found.append(
-            f"The apps {other} and {wish.app} share the database {wish.names.database} on {wish.host}, as an earlier version "
-            f"had it, and go on to: to part them, copy the data and set forge_database_name and forge_database_user."
+            f"The apps {' and '.join(sorted([*others, wish.app]))} share the database {wish.names.database} on {wish.host}, as "
+            f"an earlier version had it, and go on to, with the password that it has: to part them, copy the data and set "
+            f"forge_database_name and forge_database_user."
         )
     return found
+
+
+def shared_with(wish: Wish, server: PostgreSQL, kind: str) -> list[str]:
+    """Return the other apps that use the app's database or role: whose mark it has, or whose file names it.
+
+    :param kind: a field of :class:`Names`.
+    """
+    name = getattr(wish.names, kind)
+    existing = server[f"{kind}s"].get(name)  # type: ignore[literal-required]
+    if not existing or wish.take_over:
+        return []
+    owner = marked_app(existing["comment"])
+    return sorted({*sharers(wish.app, server, kind, name), *({owner} - {"", wish.app})})
 
 
 def comment_for(wish: Wish, existing: dict[str, Any] | None) -> str:
@@ -398,6 +431,7 @@ class Plan(TypedDict, total=False):
     files: dict[str, str]  # to be written, path to text
     restart: str  # why; empty when the server runs with what is needed
     reload: bool
+    has_role: bool  # is it there already?
     keeps_password: bool  # it is another app's role too
     database_comment: str  # to be set; empty when it has its own
     role_comment: str
@@ -416,7 +450,6 @@ def plan(wish: Wish, server: PostgreSQL) -> Plan:
     if found or not made["running"]:
         return made
     role, database = server["roles"].get(wish.names.role), server["databases"].get(wish.names.database)
-    owner = marked_app(role["comment"]) if role else ""
     made.update(
         {
             "notes": notes(wish, server),
@@ -424,7 +457,8 @@ def plan(wish: Wish, server: PostgreSQL) -> Plan:
             "files": {path: text for path, text in files(wish, server).items() if text != server["files"].get(path)},
             "restart": ", ".join(lacking(wish, server)[0]),
             "reload": server["stale"],
-            "keeps_password": bool(owner and owner != wish.app and not wish.take_over),
+            "has_role": bool(role),
+            "keeps_password": bool(shared_with(wish, server, "role")),
             "database_comment": comment_for(wish, database),
             "role_comment": comment_for(wish, role),
         }

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import serving, systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import by_hand, serving, systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.ownership import mark
 
@@ -38,6 +38,7 @@ class FakeSystemd:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("systemctl", "properties", "is_enabled", "instances", "running", "states", "journal"):
             monkeypatch.setattr(systemd, name, getattr(self, name))
+        monkeypatch.setattr(by_hand, "show", lambda unit, names: self.systemctl("show", unit, "--property", names))
         monkeypatch.setattr(serving, "is_alive", lambda _pid: True)
         monkeypatch.setattr(serving, "children", lambda _pid: self.children())
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from .packaging_library import InvalidWheelFilename, Requirement, canonicalize_name, parse_wheel_filename
 from ....module_utils._private.archive import ArchiveError, unpack
 from ....module_utils._private.reproducible import EPOCH
-from ....module_utils._private.tool_cause import tool_cause
+from ....module_utils._private.cause import tool_cause
 from .cache import put, touch
 from .errors import BuildError
 from .target_platform import Platform, version_tuple

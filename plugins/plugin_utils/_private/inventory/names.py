@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -18,6 +19,26 @@ def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
         hint = f" (did you mean {near[0]}?)" if near else ""
         problems.append(f"{name} is not a variable of this collection{hint}.")
     return problems
+
+
+def no_inventories(sources: Iterable[str], alone: Iterable[str], grouped: Iterable[str]) -> list[str]:
+    """Return a sentence for each file that Ansible has read as a list of hosts although it seems to be none.
+
+    In a directory that is an inventory it reads every file, such as that of the vault's password. The names that it takes from there
+    are not repeated: they may be secrets.
+
+    :param sources: what ``-i`` or the configuration names.
+    :param alone: files of the hosts that are in no group.
+    :param grouped: files of the others.
+    """
+    directories = {Path(source).resolve() for source in sources if Path(source).is_dir()}
+    strays = {Path(file).resolve() for file in alone if file} - {Path(file).resolve() for file in grouped if file}
+    return [
+        f"{path} lies in the directory of the inventory, so Ansible takes what it holds for hosts, which are in no group and left "
+        "alone: put it elsewhere, or put its hosts into groups."
+        for path in sorted(strays)
+        if path.parent in directories
+    ]
 
 
 def prefix_hints(problems: Iterable[str], given: Iterable[str], prefix: str) -> list[str]:

@@ -37,6 +37,7 @@ ROOT = re.compile(r"^(/[A-Za-z0-9._-]+)+/?\Z")  # it stands in units, where blan
 DIRECTORY = re.compile(r"^(?!.*(^|/)\.\.(/|\Z))[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*\Z")
 FILE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 CLASS = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+\Z")
+STATUS = re.compile(r"^[1-5]\d\d\Z")
 PROCESS = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 SHARE = re.compile(r"^([1-9]\d{0,5}|([1-9]\d?|100)%)\Z")
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
@@ -47,6 +48,12 @@ RESERVED = re.compile(
     r"|(RUNTIME|STATE|CACHE)_DIRECTORY)\Z"
 )
 SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
+# No path, name, address or command holds these; a command may have several lines.
+UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+LINE_BREAK = re.compile(r"[\r\n]")
+COMMANDS = ("forge_migrations", "forge_seeds", "forge_smoke_command", "forge_schema_version", "forge_wave_check")
+LONGEST, LONGEST_COMMAND = 4096, 100_000  # characters
+NO_NUMBERS = (float("inf"), float("-inf"))
 # Facts with which roles of one run hand their results on. An earlier play has set them, no inventory.
 RESULT = re.compile(r"^forge_(\w+_result|host_facts|rollout_target)\Z")
 
@@ -67,24 +74,49 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def wrong_types(values: dict[str, Any]) -> list[str]:
-    """Values that are not of the declared type. The value itself is not repeated: it may be a secret."""
+    """Values that are not of the declared type, or no text or number that anything can take.
+
+    The value itself is not repeated: it may be a secret.
+    """
     options = declared_options()
     problems = []
     for name, value in values.items():
         spec = {key: options[name][key] for key in ("type", "elements", "choices") if key in options[name]}
+        elements = value if spec["type"] == "list" and isinstance(value, list) else []
         if (
             not has_shape(value, spec["type"])
+            or not all(has_shape(each, spec["elements"]) for each in elements)
             or ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
         ):
             kind = f"list of {spec['elements']}" if "elements" in spec else spec["type"]
             choices = f", one of {', '.join(map(str, spec['choices']))}" if "choices" in spec else ""
             problems.append(f"{name} must be of type {kind}{choices}.")
+            continue
+        found = [unusable(name, each) for each in elements or [value]]
+        found += [f"{name} has an empty entry." for each in elements if not str(each).strip()]
+        problems += list(filter(None, found))[:1]
     return problems
 
 
 def has_shape(value: Any, kind: str) -> bool:
-    """Ansible's validator takes ``"a,b"`` for a list, ``"a=b"`` for a mapping and nothing for anything; templates do not."""
+    """Ansible's validator takes ``"a,b"`` for a list, ``"a=b"`` for a mapping, anything for a text and nothing for anything."""
+    if kind in ("str", "int"):
+        return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value not in NO_NUMBERS
     return value is not None and isinstance(value, {"list": list, "dict": dict}.get(kind, object))
+
+
+def unusable(name: str, value: Any) -> str:
+    """Return why a text or number is one that no program takes; empty when it is none, or can be taken."""
+    if isinstance(value, int) and abs(value) >= 2**31:
+        return f"{name} must be less than 2147483648."
+    if not isinstance(value, str):
+        return ""
+    is_command = name in COMMANDS
+    most = LONGEST_COMMAND if is_command else LONGEST
+    if len(value) > most:
+        return f"{name} has {len(value)} characters: {most} are the most."
+    found = UNSPEAKABLE.search(value) or (None if is_command else LINE_BREAK.search(value))
+    return f"{name} contains the character U+{ord(found[0]):04X}, which it cannot hold." if found else ""
 
 
 def is_account(name: Any) -> bool:
@@ -131,10 +163,14 @@ RULES = (
     Rule("forge_listen", bool,
          "{name} must name at least one address."),
     Rule("forge_timeout forge_keepalive forge_drain_seconds forge_health_deadline forge_health_passes "
-         "forge_migrations_timeout forge_worker_memory_mb", lambda value: int(value) > 0,
+         "forge_migrations_timeout forge_postgresql_max_connections forge_worker_memory_mb", lambda value: int(value) > 0,
          "{name} must be more than 0."),
-    Rule("forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb forge_watch_seconds "
-         "forge_wave_pause forge_worker_connections forge_workers", lambda value: int(value) >= 0,
+    Rule("forge_postgresql_port", lambda value: 0 < int(value) < 65536,
+         "{name} must be a port, from 1 to 65535."),
+    Rule("forge_health_status", matches(STATUS),
+         "{name} must be a status of HTTP, from 100 to 599."),
+    Rule("forge_build_cache_mb forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
+         "forge_watch_seconds forge_wave_pause forge_worker_connections forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
     Rule("forge_database_name forge_database_user", lambda name: not name or bool(DATABASE.match(str(name))),
          "{name} must be letters, digits, dots, dashes and underscores, 63 at most, and not a name of PostgreSQL's own."),
@@ -146,6 +182,8 @@ RULES = (
          "{name} must start with a slash."),
     Rule("forge_smoke", lambda requests: all(str(each.get("path", "")).startswith("/") for each in requests),
          "{name}: each request must have a path that starts with a slash."),
+    Rule("forge_smoke", lambda requests: all(STATUS.match(str(each.get("status", 200))) for each in requests),
+         "{name}: the status of a request must be one of HTTP, from 100 to 599."),
     Rule("forge_worker_class", lambda name: not name or bool(CLASS.match(str(name))),
          "{name} must have the form package.module.Class."),
     Rule("forge_directory", matches(DIRECTORY),
@@ -184,15 +222,15 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     problems += wrong_server(values)
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
-    commands = [(name, each) for name in ("forge_migrations", "forge_seeds") for each in values[name]]
-    commands += [
-        (name, values[name])
-        for name in ("forge_smoke_command", "forge_schema_version", "forge_wave_check")
-        if values[name]
-    ]
+    commands = [(name, str(each)) for name in COMMANDS for each in listed(values[name])]
     return problems + [
         f"{name}: {text!r} is no command: {why}." for name, text in commands if (why := command_problem(text))
     ]
+
+
+def listed(value: Any) -> list[Any]:
+    """A list as it is; a text as the only one, or none where it is empty."""
+    return value if isinstance(value, list) else [value] * bool(value)
 
 
 def overlapping(listen: list[Any]) -> list[str]:
@@ -219,7 +257,7 @@ def wrong_process(name: str, process: Any) -> list[str]:
     """What is wrong with one of forge_processes."""
     if not PROCESS.match(name):
         return ["its name must be lower-case letters, digits and dashes, a letter first, 31 at the most"]
-    if not isinstance(process, dict) or not process.get("command"):
+    if not isinstance(process, dict) or not isinstance(process.get("command"), str) or not process["command"]:
         return ["it must have a command"]
     problems = [
         f"{key} is none of {', '.join(sorted(PROCESS_SETTINGS))}" for key in sorted(set(process) - PROCESS_SETTINGS)
@@ -263,10 +301,11 @@ def wrong_files(files: list[dict[str, Any]]) -> list[str]:
     """Settings files whose name, content or variable cannot be written."""
     problems, seen = [], set()
     for file in files:
-        name = str(file.get("name", ""))
-        if not FILE.match(name):
+        name = file.get("name", "")
+        if not isinstance(name, str) or not FILE.match(name):
+            shown = repr(name) if isinstance(name, str) else "name"
             problems.append(
-                f"forge_files: {name!r} must be the name of a file: letters, digits, dots, dashes and underscores."
+                f"forge_files: {shown} must be the name of a file: letters, digits, dots, dashes and underscores."
             )
             continue
         if name in seen:

@@ -93,6 +93,49 @@ def test_a_unit_made_by_hand_can_be_taken_over(host: Host) -> None:
     assert host.sentence().endswith("take it over with forge_take_over: [unit].")
     (conflict,) = host.found(take_over=["unit"])
     assert conflict["taken_over"]
+    assert (
+        f"it is taken over once the first release is healthy. Its file is kept in {host.home}/taken-over."
+        in conflict["sentence"]
+    )
+
+
+class Old:
+    """Stands for the service that runs under the app's name."""
+
+    def __init__(self, _app: str, _wanted: list[str]) -> None:
+        pass
+
+    def problem(self) -> str:
+        return "shop.socket listens elsewhere."
+
+    def state(self) -> str:
+        return "serves at 0.0.0.0:8000"
+
+    def cost(self) -> str:
+        return "No new connection is lost. Its open connections, now 12, end as at each restart of it."
+
+
+def test_what_taking_over_costs_is_said_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflicts, "ByHand", Old)
+    (host.root / "run/systemd/system").mkdir(parents=True)
+    host.write(f"{ADMIN}/shop.service", FOREIGN)
+    made = "/etc/systemd/system/shop.service was made by somebody else (shop.service serves at 0.0.0.0:8000)"
+    assert host.sentence().startswith(f"forge_app: {made}: give the app another name, or take it over")
+    assert "[unit]. What that costs: No new connection is lost. Its open connections, now 12, end" in host.sentence()
+    (conflict,) = host.found(take_over=["unit"])
+    assert conflict["sentence"].startswith(f"{made}: on ")
+    assert "Its open connections, now 12, end as at each restart of it. Its file is kept in " in conflict["sentence"]
+    host.write(f"{ADMIN}/shop.socket", FOREIGN)
+    assert host.sentence(take_over=["unit"]) == "forge_app: shop.socket listens elsewhere."
+
+
+@pytest.mark.parametrize("name", ["shop@.service", "shop.timer", "shop.path", "shop@.service.d", "shop@one.service"])
+def test_what_no_app_can_take_over_is_not_offered(host: Host, name: str) -> None:
+    host.write(f"{ADMIN}/shop.service", FOREIGN)
+    host.write(f"{ADMIN}/{name}" + ("/more.conf" if name.endswith(".d") else ""), FOREIGN)
+    assert f"or disable and remove /etc/systemd/system/{name}, which no app can take over" in host.sentence(
+        take_over=["unit"]
+    )
 
 
 def test_a_unit_linked_from_elsewhere_is_made_by_hand(host: Host) -> None:
@@ -147,6 +190,8 @@ def test_a_unit_that_runs_without_its_file(host: Host, cgroup: str) -> None:
 def test_a_directory_of_somebody_else(host: Host) -> None:
     host.home.mkdir(parents=True)
     assert host.found() == []
+    (host.home / "lost+found").mkdir()
+    assert host.found() == [], "a disk of its own"
     host.write("srv/shop/index.html")
     assert f"forge_app: {host.home} is not the app's (it has index.html)" in host.sentence()
     host.write(f"srv/shop/generations/{GENERATION}/release.json", "{}")
@@ -206,6 +251,15 @@ def test_addresses_that_another_has(host: Host, monkeypatch: pytest.MonkeyPatch)
     assert host.found(listen=["8000"]) == []
 
 
+def test_a_service_made_under_another_name_could_be_taken_over(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflicts, "why_taken", lambda *_arguments: Holder("python", "api.service"))
+    assert host.sentence(listen=["8000"]).endswith("or stop what listens there.")  # its file is nowhere
+    host.write(f"{ADMIN}/api.service", FOREIGN)
+    assert host.sentence(listen=["8000"]).endswith(
+        "stop what listens there. As forge_app: api this app could take it over."
+    )
+
+
 def test_a_unit_in_the_way_is_said_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conflicts, "why_taken", lambda *_arguments: Holder("gunicorn", "shop.service"))
     host.write(f"{ADMIN}/shop.service", FOREIGN)
@@ -241,3 +295,23 @@ def test_files_that_are_broken_are_nobodys(host: Host) -> None:
     host.write("srv/shop/project.json", "{")
     host.write("srv/shop/ledger.jsonl", "{")
     assert host.found(project={"name": "blog"}) == []
+
+
+def test_how_to_say_that_it_is_the_same_project(host: Host) -> None:
+    """An artifact, from another controller, has nothing in common with the directory that was deployed before."""
+    directory = {"name": "shop", "source": "/home/ann/shop", "inventory": "/home/ann/hosts"}
+    artifact = {"source": "/ci/shop.tar", "inventory": "/ci/hosts"}
+    host.write("srv/shop/project.json", json.dumps(directory))
+    assert host.sentence(project=artifact).endswith(
+        "or, if it is the same project, say so once with forge_take_over: [project], and set forge_project to one name, here and "
+        "where it is deployed from the source: an artifact does not say what it is of."
+    )
+    assert host.sentence(project={**artifact, "name": "blog"}).endswith(
+        "a forge_project by which it is known from everywhere."
+    )
+    assert host.sentence(project={**artifact, "id": "shop"}).endswith(
+        "a forge_project by which it is known from everywhere."
+    )
+    host.write("srv/shop/project.json", json.dumps({**directory, "id": "shop"}))
+    assert host.sentence(project=artifact).endswith("or, if it is the same project, set forge_project: shop.")
+    assert host.found(project={**artifact, "id": "shop"}) == []

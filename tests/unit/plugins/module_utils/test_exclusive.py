@@ -57,12 +57,33 @@ def test_only_its_owner_can_open_the_file(tmp_path: Path, found: str) -> None:
         assert (locks / "stage").stat().st_mode & 0o777 == 0o600
 
 
-def test_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", ["link", "directory", "pipe", "of another user"])
+def test_what_is_in_the_place_of_the_file_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    """A link is not followed."""
+    lock = tmp_path / "locks" / "stage"
     (tmp_path / "locks").mkdir()
-    (tmp_path / "locks" / "stage").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="symbolic link"), exclusive_lock(str(tmp_path / "locks" / "stage")):
-        pass
+    if found == "link":
+        lock.symlink_to(tmp_path / "victim")
+    elif found == "directory":
+        (lock / "x").mkdir(parents=True)
+    elif found == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.touch()
+        theirs = lock.stat().st_ino
+        lock.touch()
+        me = os.geteuid()
+        os.link(lock, tmp_path / "kept")  # so that the number is not given anew
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+        monkeypatch.setattr(os, "chown", lambda path, *_owner: asked.append(path))
+    asked: list[str] = []
+    with exclusive_lock(str(lock)):
+        assert lock.is_file()
+        assert not lock.is_symlink()
     assert not (tmp_path / "victim").exists()
+    if found == "of another user":
+        assert lock.stat().st_ino != theirs
+        assert asked == [str(tmp_path / "locks")], "and the directory becomes ours"
 
 
 def test_lock_of_an_earlier_version_that_another_user_holds_holds_nobody_up(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -126,3 +127,31 @@ def test_of_a_file_that_has_grown_without_bounds_the_end_is_read(
 def test_what_is_no_id_of_a_generation(name: str) -> None:
     assert GENERATION_ID.match(ID)
     assert not GENERATION_ID.match(name)
+
+
+@pytest.mark.parametrize("found", ["directory", "pipe"])
+def test_what_is_in_the_place_of_a_file_or_of_the_link_is_set_aside(tmp_path: Path, owners: object, found: str) -> None:
+    home = tmp_path / "shop"
+    home.mkdir()
+    for name in ("release.json", "current.tmp"):
+        (home / name).mkdir() if found == "directory" else os.mkfifo(home / name)
+    write_atomically(str(home / "release.json"), b"new", 0o644)
+    assert (home / "release.json").read_text() == "new"
+    layout = Layout(str(tmp_path), "shop")
+    layout.point_current(ID)
+    assert layout.live() == ID
+    assert len([name for name in os.listdir(home) if ".found-" in name]) == 2
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write or a sync does not say to which file, as an open does."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fchown", lambda *_arguments: None)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(str(tmp_path / "lock.json"), b"new", 0o644)
+    assert caught.value.filename == str(tmp_path / "lock.json")
+    assert os.listdir(tmp_path) == []

@@ -17,6 +17,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.list
     address_of,
     endpoint,
     overlap,
+    unit_of,
     why_taken,
 )
 
@@ -107,3 +108,21 @@ def test_paths_of_unix_sockets(tmp_path: Path) -> None:
     assert why_taken(path, []) == ""  # left behind
     (tmp_path / "file").touch()
     assert why_taken(str(tmp_path / "file"), []) == "is a file that is no socket"
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        ("0::/system.slice/shop.service", "shop.service"),
+        ("0::/system.slice/shop.service/worker", "shop.service"),
+        (
+            "12:memory:/x.service\n1:name=systemd:/docker/1/system.slice/system-shop.slice/shop@a.service\n",
+            "shop@a.service",
+        ),
+        ("0::/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service", "user@1000.service"),
+        ("0::/", ""),
+    ],
+)
+def test_unit_of_a_process(cgroups: str, unit: str) -> None:
+    assert unit_of(cgroups) == unit

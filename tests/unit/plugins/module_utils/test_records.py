@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 REPOSITORY = Path(__file__).parents[4]
-TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "list of strings"}
+TYPES = {dict: "object", str: "string", int: "integer", float: "number", bool: "boolean", list: "list of strings"}
 RECORD = GenerationRecord(
     generation="0123456789ab-01234567", release="0123456789ab", listen=["0.0.0.0:80"], workers=3, state="good", drains=False
 )  # fmt: skip

@@ -8,6 +8,7 @@ import base64
 import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
 import tarfile
@@ -368,3 +369,16 @@ def test_converged_host_is_up_to_date_only_when_nothing_is_missing(
     assert (found["converged"], found["up_to_date"]) == (True, True)
     (Path(make().home) / "environment").chmod(0o644)
     assert make().compare()["up_to_date"] is False
+
+
+def test_a_directory_that_others_could_write_to_is_closed(make: Callable[..., Staging]) -> None:
+    """Root runs what is there."""
+    staging = make()
+    staging.apply(staging.compare()["missing"])
+    os.chmod(staging.layout.home, 0o777)
+    os.chmod(staging.home, 0o775)
+    found = staging.compare()
+    assert (found["drifted"], found["up_to_date"]) == ([staging.layout.home, staging.home], False)
+    staging.apply([])
+    assert staging.compare()["drifted"] == []
+    assert stat.S_IMODE(os.stat(staging.layout.home).st_mode) == 0o755

@@ -28,7 +28,7 @@ def foreign(host: Host) -> Host:
 
 def take_over(host: Host, tmp_path: Path) -> TakeOver:
     found = TakeOver(host.layout, NEW, host.processes().units())
-    found.drop_in = str(tmp_path / "forge.socket.d" / "take-over.conf")
+    found.drop_ins = str(tmp_path)
     return found
 
 
@@ -48,25 +48,95 @@ def test_a_socket_that_listens_elsewhere_is_refused(foreign: Host, tmp_path: Pat
     Path(foreign.layout.units, "forge.socket").write_text("[Socket]\nListenStream=9000\n")
     foreign.systemd.active = {"forge.socket"}
     foreign.systemd.listens = ["[::]:9000"]
-    assert "listens elsewhere than forge_listen says" in take_over(foreign, tmp_path).problem()
+    assert "listens elsewhere than forge_listen says" in take_over(foreign, tmp_path).old.problem()
     foreign.systemd.listens = ["0.0.0.0:8000"]
-    assert take_over(foreign, tmp_path).problem() == ""
+    assert take_over(foreign, tmp_path).old.problem() == ""
 
 
 def test_the_old_file_is_kept_and_comes_back(foreign: Host, tmp_path: Path) -> None:
+    added = Path(foreign.layout.units, "forge.service.d", "more.conf")
+    added.parent.mkdir()
+    added.write_text("[Service]\nUser=www-data\n")
     found = take_over(foreign, tmp_path)
     found.open_beside()
     assert Path(foreign.layout.home, "taken-over", "forge.service").read_text() == BY_HAND
-    assert "ReusePort=yes" in Path(found.drop_in).read_text()
+    assert "ReusePort=yes" in Path(found.drop_in("forge.socket")).read_text()
+    found.give_way()
+    assert not added.exists(), "it was made for the other one's service"
+    assert not os.path.exists(found.drop_in("forge.socket"))
+    assert "SuccessExitStatus=1 2 3" in Path(found.drop_in("forge.service")).read_text()
     Path(foreign.layout.units, "forge.service").write_text(f"# {mark('forge')}\n")
     found.undo()
     assert Path(foreign.layout.units, "forge.service").read_text() == BY_HAND
-    assert not os.path.exists(os.path.dirname(found.drop_in))
+    assert added.read_text() == "[Service]\nUser=www-data\n"
+    assert not Path(foreign.layout.units, "forge.socket").exists(), "there was none"
+    assert not os.path.exists(os.path.dirname(found.drop_in("forge.service")))
     assert not os.path.exists(os.path.join(foreign.layout.home, "taken-over"))
 
 
-def test_a_service_that_does_not_run_is_replaced(foreign: Host, tmp_path: Path) -> None:
-    assert "does not run: it is replaced" in take_over(foreign, tmp_path).notice()
+def test_a_link_comes_back_as_one(foreign: Host, tmp_path: Path) -> None:
+    unit_file, elsewhere = Path(foreign.layout.units, "forge.service"), tmp_path / "forge.service"
+    unit_file.rename(elsewhere)
+    unit_file.symlink_to(elsewhere)
+    found = take_over(foreign, tmp_path)
+    found.back_up()
+    unit_file.unlink()
+    unit_file.write_text("ours")
+    found.undo()
+    assert os.readlink(unit_file) == str(elsewhere)
+    assert elsewhere.read_text() == BY_HAND
+
+
+def test_one_that_had_ended_is_started_again(foreign: Host, tmp_path: Path) -> None:
+    foreign.systemd.active = {"forge.service"}
+    found = take_over(foreign, tmp_path)
+    found.open_beside()
+    found.undo()
+    found.revive()
+    assert foreign.systemd.calls[-1] == ("restart", "forge.service")
+
+
+def test_a_unix_socket_changes_hands_under_its_path(foreign: Host, tmp_path: Path) -> None:
+    """Who connects reaches the one or the other at any time, also when the old one removes the path as it stops."""
+    path = str(tmp_path / "s.sock")
+    found = take_over(foreign, tmp_path)
+    found.paths = [path]
+
+    def listening(name: str) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(name)
+        listener.listen()
+        return listener
+
+    def reached() -> str:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            for name, listener in (("old", old), ("ours", ours)):
+                listener.settimeout(0.05)
+                try:
+                    listener.accept()[0].close()
+                except TimeoutError:
+                    continue
+                return name
+        return "nobody"
+
+    old = listening(path)
+    unit.link(path, path + unit.OLD)
+    os.unlink(path)
+    ours = listening(path)
+    unit.link(path, path + unit.OURS)
+    assert reached() == "ours"
+    found.steer(to_ours=False)
+    assert reached() == "old"
+    found.steer(to_ours=True)
+    assert reached() == "ours"
+    os.unlink(path)
+    found.keep_paths()
+    assert reached() == "ours"
+    found.forget_names()
+    assert [name for name in os.listdir(tmp_path) if name.startswith("s.sock")] == ["s.sock"]
+    old.close()
+    ours.close()
 
 
 @pytest.mark.parametrize(

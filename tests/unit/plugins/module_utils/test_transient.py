@@ -125,8 +125,12 @@ def test_script_comes_on_the_standard_input(layout: Layout) -> None:
 
 def test_command_that_does_not_end_is_stopped_and_said(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd ends it after RuntimeMaxSec, which comes back as a failure."""
-    with pytest.raises(TransientError, match="did not end within 0 s and was stopped"):
+    with pytest.raises(TransientError, match="did not end within 0 s and was stopped; it printed nothing"):
         Transient(layout, ID).run(["false"], 0)
+    with pytest.raises(TransientError) as caught:
+        Transient(layout, ID).run(["sh", "-c", "echo one; echo key hunter22-hunter22; echo; exit 1"], 0)
+    assert str(caught.value).endswith(f"was stopped; the last line that it printed is: key {MASK}.")
+    assert caught.value.lines == ["one", f"key {MASK}", ""]
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(systemd, "systemctl", lambda *arguments: asked.append(arguments))
     with pytest.raises(TransientError, match="did not end within -30 s"):

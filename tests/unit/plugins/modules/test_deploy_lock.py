@@ -49,7 +49,12 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
         warnings.append(warning)
 
     warnings: list[str] = []
+
+    def fail_json(_module: object, **answer: Any) -> None:
+        raise Answered({**answer, "failed": True})
+
     monkeypatch.setattr(basic.AnsibleModule, "exit_json", exit_json)
+    monkeypatch.setattr(basic.AnsibleModule, "fail_json", fail_json)
     monkeypatch.setattr(basic.AnsibleModule, "warn", warn)
     monkeypatch.setattr(layout_module.os, "fchown", lambda *_arguments: None)
 
@@ -103,6 +108,24 @@ def test_only_the_holder_releases_it(lock: Callable[..., dict[str, Any]]) -> Non
     assert lock(BOB)["refused"]
     assert lock(ANN, "released") == {"changed": True, "refused": False, "holder": {}, "seconds_left": 0.0}
     assert not lock(BOB)["refused"]
+
+
+def test_nobody_breaks_the_lock_of_another_project(lock: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    shop, blog = {"origin": "git.example.org/shop"}, {"origin": "git.example.org/blog"}
+    lock(ANN, project=shop)
+    refused = lock(BOB, "broken", project=blog)
+    assert refused["msg"].startswith("The lock is held by ann on laptop since ")
+    assert refused["msg"].endswith(
+        " for another project, git.example.org/shop: name your own app, or say with forge_take_over: [project] that it is the "
+        "same. It was not broken."
+    )
+    assert lock(BOB)["refused"], "it is held"
+    assert lock(BOB, "broken", project=shop)["changed"]
+    lock(ANN, project=shop)
+    assert lock(BOB, "broken", project=blog, take_over=["project"])["changed"]
+    lock(ANN)
+    (tmp_path / "forge" / "project.json").write_text(json.dumps(shop))
+    assert lock(BOB, "broken", project=blog)["failed"], "of an earlier version: whose the installation is"
 
 
 def test_anybody_may_break_it(lock: Callable[..., dict[str, Any]]) -> None:
@@ -217,7 +240,7 @@ def test_check_mode_takes_nothing(lock: Callable[..., dict[str, Any]], tmp_path:
 def test_lock_file_shows_no_more_than_who_and_why(lock: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     lock(ANN)
     written = json.loads((tmp_path / "forge" / "lock.json").read_text())
-    assert set(written) == {*ANN, "reason", "since", "expires", "seconds", "boot", "refreshed"}
+    assert set(written) == {*ANN, "reason", "since", "expires", "seconds", "boot", "refreshed", "project"}
 
 
 def test_this_controller_is_alive() -> None:

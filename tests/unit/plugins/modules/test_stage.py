@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.systemd import SystemdError
 from ansible_collections.thecodeforge.fastapi.plugins.modules import stage as module
 from fake_staging import GENERATION, make_staging, without_root
 
@@ -71,8 +74,7 @@ def test_comparison_alone_makes_nothing(arguments: dict[str, Any], only: dict[st
     ("error", "sentence"),
     [
         (StageError("It does not load."), "It does not load."),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left below {root}: free some room and run again."),
-        (OSError(errno.EIO, "Input/output error"), f"Could not stage {GENERATION}: [Errno 5] Input/output error."),
+        (SystemdError("systemctl start x: it failed."), "systemctl start x: it failed."),
     ],
 )
 def test_failures_are_sentences(
@@ -84,6 +86,32 @@ def test_failures_are_sentences(
     monkeypatch.setattr(Staging, "apply", fail)
     failed = answer(arguments)
     assert (failed["failed"], failed["msg"]) == (True, sentence.format(root=arguments["root"]))
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "(/srv/x: No space left on device): free some room there, and run again."),
+        (errno.EROFS, "(/srv/x: Read-only file system): mend that on the host, and run again."),
+    ],
+)
+def test_what_the_file_system_refuses_is_one_sentence(
+    arguments: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    sentence: str,
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise OSError(number, os.strerror(number), "/srv/x")
+
+    monkeypatch.setattr(Staging, "apply", fail)
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        module.main()
+    assert json.loads(capsys.readouterr().out) == {
+        "failed": True,
+        "msg": f"The host's files cannot be used {sentence} What served before still serves.",
+    }
 
 
 def test_what_is_no_id_of_a_generation_is_refused(arguments: dict[str, Any]) -> None:

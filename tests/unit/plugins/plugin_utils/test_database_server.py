@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.ownership import mark
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import ProjectRecord
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.database_server import (
     Names,
     Plan,
@@ -165,23 +166,54 @@ def test_a_controller_without_the_password_does_not_make_a_new_one_for_a_role_th
     assert said(replace(WISH, has_password=False), server()) == ""
 
 
-def test_apps_that_an_earlier_version_had_share_a_database_go_on_to_and_are_told_once() -> None:
-    old = replace(WISH, names=Names("forge", "forge"), clients=[])
-    files = {f"{HERE}/conf.d/shop.conf": EARLIER, f"{HERE}/conf.d/api.conf": EARLIER}
-    listening = with_database("forge", files=dict(files))
-    listening["settings"]["listen_addresses"] = setting("*", (f"{HERE}/conf.d/shop.conf", 2, "*"))
-    first = plan(old, listening)
-    assert (first["problems"], first["notes"], first["role_comment"]) == ([], [], mark("shop"))
-    api = replace(old, app="api")
-    found = with_database("forge", mark("shop"), files=dict(files), settings=listening["settings"])
-    second = plan(api, found)
-    assert second["problems"] == []
-    assert second["notes"][0].startswith("The apps shop and api share the database forge on db1")
-    assert second["keeps_password"], "the first app's is not changed"
-    assert second["database_comment"] == ""
-    found["files"].update(second["files"])
-    assert plan(api, found)["problems"] == plan(api, found)["notes"] == []
-    assert "belongs to the app shop" in said(replace(api, app="new"), found)
+@pytest.mark.parametrize("name", ["forge", "common"])
+@pytest.mark.parametrize("order", [("shop", "api"), ("api", "shop")])
+def test_apps_that_an_earlier_version_had_share_a_database_go_on_to_and_are_told_once(
+    order: tuple[str, str], name: str
+) -> None:
+    """Whoever comes first gives it the mark; neither changes the password, which is the other's too."""
+    files = {f"{HERE}/conf.d/{app}.conf": EARLIER for app in order}
+    settings = server()["settings"]
+    settings["listen_addresses"] = setting("*", (f"{HERE}/conf.d/shop.conf", 2, "*"))
+    found = with_database(name, files=files, settings=settings)
+    for app in [*order, *order]:
+        wish = replace(WISH, app=app, names=Names(name, name), clients=[])
+        is_first_time = EARLIER in found["files"][f"{HERE}/conf.d/{app}.conf"]
+        made = plan(wish, found)
+        assert made["problems"] == []
+        knows = name == "forge" or app != order[0] or not is_first_time
+        assert made["keeps_password"] == knows, "the first one cannot know what the second one uses, by another name"
+        assert [
+            note.startswith(f"The apps api and shop share the database {name} on db1") for note in made["notes"]
+        ] == ([True] if is_first_time and knows else [])
+        assert made["database_comment"] == made["role_comment"] == (mark(app) if found["files"] == files else "")
+        found["databases"][name]["comment"] = made["database_comment"] or found["databases"][name]["comment"]
+        found["roles"][name]["comment"] = made["role_comment"] or found["roles"][name]["comment"]
+        found["files"] = {**found["files"], **made["files"]}
+        assert names_of(app, "", "", found, False) == (name, name)
+    assert found["databases"][name]["comment"] == mark(order[0])
+    new = replace(WISH, app="new", names=Names(name, name))
+    assert f"belongs to the app {order[0]}" in said(new, found)
+
+
+def test_another_project_of_the_same_name_is_refused() -> None:
+    """What is known of a project once stays, so that controllers which know other things of it do not rewrite it in turn."""
+    ann = replace(WISH, project=ProjectRecord(name="shop", source="/home/ann/shop"))
+    path = f"{HERE}/conf.d/shop.conf"
+    text = plan(ann, with_database("shop", mark("shop")))["files"][path]
+    found = with_database("shop", mark("shop"), files={path: text})
+    bob = replace(WISH, project=ProjectRecord(id="shop", name="shop", source="/home/bob/shop"))
+    more = plan(bob, found)["files"][path]
+    assert '"id": "shop"' in more
+    assert '"source": "/home/ann/shop"' in more
+    settled = with_database("shop", mark("shop"), files={path: more})
+    assert plan(ann, settled)["files"] == plan(bob, settled)["files"] == {}
+    blog = replace(WISH, project=ProjectRecord(name="blog"))
+    assert said(blog, found) == (
+        "The app shop on db1 is another project's, shop: give this app another name, or say once with forge_take_over: "
+        "[project] that it is the same."
+    )
+    assert '"name": "blog"' in plan(replace(blog, take_over_project=True), found)["files"][path]
 
 
 def test_a_database_of_other_names_that_an_earlier_version_made_is_the_apps() -> None:

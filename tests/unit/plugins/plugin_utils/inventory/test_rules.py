@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inventory.rules import (
+    COMMANDS,
     RESULT,
     RULES,
     RULES_FOR_ENTRIES,
@@ -45,6 +47,59 @@ def test_what_a_user_sets_is_no_result() -> None:
     assert all(declared_options()[name]["type"] == "dict" for name in results)
     assert not RESULT.match("forge_status_file")
     assert not RESULT.match("forge_environment")
+
+
+WRONG: dict[str, Any] = {
+    "nothing": None,
+    "truth": True,
+    "date": datetime.date(2026, 1, 1),
+    "bytes": SECRET.encode(),
+    "infinity": float("inf"),
+    "a number that no machine has": 10**30,
+    "line break": f"{SECRET}\nb",
+    "no character": f"{SECRET}\0",
+    "half a character": f"{SECRET}\ud800",
+    "long": SECRET * 10_000,
+    "text": SECRET + " 日本\u0301🦊",
+    "list of nothing": [None],
+    "list of an empty text": [""],
+    "list of lists": [[SECRET]],
+    "list of mappings": [{"name": [SECRET], "path": {"a": SECRET}, "status": SECRET}],
+    "list of long": [SECRET * 10_000],
+    "mapping": {"x y": {"command": [SECRET]}, "a": {"command": "x", "count": {}, "stop_seconds": None}},
+    "mapping of nothing": {None: None, 1: {}},
+}
+# What a few kinds of variable take: any text, a truth, and settings of the app.
+RIGHT = {
+    "truth": lambda spec, name: spec["type"] == "bool",
+    "text": lambda spec, name: spec["type"] == "str",
+    "line break": lambda spec, name: name in COMMANDS,
+    "mapping": lambda spec, name: name.startswith("forge_environment"),
+}
+
+
+def problems_of(values: dict[str, Any]) -> list[str]:
+    """As preflight puts them together."""
+    return wrong_types(values) or [
+        *wrong_values(values),
+        *wrong_settings(values.get("forge_environment", {}), "FORGE_"),
+        *wrong_settings(values.get("forge_environment_plain", {}), "", "forge_environment_plain"),
+        *wrong_names(values),
+    ]
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_whatever_a_variable_is_set_to_the_answer_is_a_sentence_that_names_it(kind: str) -> None:
+    for name, spec in declared_options().items():
+        if RESULT.match(name):
+            continue
+        problems = problems_of({name: WRONG[kind]})
+        assert problems or RIGHT.get(kind, lambda *_: False)(spec, name), name
+        for problem in problems:
+            assert name in problem
+            assert SECRET not in problem
+            assert "\n" not in problem
+            assert len(problem) < 300
 
 
 def test_every_rule_is_for_a_variable_that_is_declared() -> None:
