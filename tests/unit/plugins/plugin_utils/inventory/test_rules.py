@@ -69,12 +69,13 @@ WRONG: dict[str, Any] = {
     "mapping": {"x y": {"command": [SECRET]}, "a": {"command": "x", "count": {}, "stop_seconds": None}},
     "mapping of nothing": {None: None, 1: {}},
 }
-# What a few kinds of variable take: any text, a truth, and settings of the app.
+# What a few kinds of variable take: any text, a truth, settings of the app, and what roles hand on.
 RIGHT = {
     "truth": lambda spec, name: spec["type"] == "bool",
     "text": lambda spec, name: spec["type"] == "str",
     "line break": lambda spec, name: name in COMMANDS,
     "mapping": lambda spec, name: name.startswith("forge_environment"),
+    "list of lists": lambda spec, name: name == "forge_rollout_waves",
 }
 
 
