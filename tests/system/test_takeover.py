@@ -160,6 +160,11 @@ def test_hand_made_service_is_taken_over_without_a_lost_connection(
         box.play("deploy", **settings, forge_keepalive=74)
     assert result["lost"] == {}, "and the next release is one like any other"
 
+    box.play("remove", **settings, forge_remove="shop")
+    assert sorted(box.on("box", "ls /srv/shop").split()) == ["ledger.jsonl", "taken-over"]
+    box.play("site", **settings)
+    assert is_ours(box), "it comes back to what a removal has left"
+
     box.on(
         "box",
         "echo mine > /var/lib/blog/data; echo note > /srv/shop/notes.txt; printf '[Service]\\n' > /etc/systemd/system/shop@x.service",

@@ -34,6 +34,8 @@ ADMIN = "/etc/systemd/system"
 HALF_MADE = {"layers", "releases", "generations", "lock.json", "project.json"}
 # What a file system of its own has, mounted where the app's directory is to be.
 OF_A_DISK = {"lost+found"}
+AFTER_REMOVAL = {"ledger.jsonl", "taken-over"}  # what a removal leaves, for the app to come back to
+ALLOWED = HALF_MADE | OF_A_DISK | AFTER_REMOVAL
 
 
 class Conflict(TypedDict):
@@ -202,7 +204,7 @@ class Look:
             return "is no directory"
         if os.path.isfile(self.layout.project) or glob.glob(os.path.join(self.layout.generations, "*", "release.json")):
             return ""
-        left = [name for name in names_in(home) if not name.startswith(".") and name not in HALF_MADE | OF_A_DISK]
+        left = [name for name in names_in(home) if not name.startswith(".") and name not in ALLOWED]
         left += [name for name in names_in(self.layout.releases) if not re.match(r"[0-9a-f]{12}\Z|\.", name)]
         if left:
             return f"is not the app's (it has {', '.join(left[:3])})"

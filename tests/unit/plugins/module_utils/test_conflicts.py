@@ -192,6 +192,9 @@ def test_a_directory_of_somebody_else(host: Host) -> None:
     assert host.found() == []
     (host.home / "lost+found").mkdir()
     assert host.found() == [], "a disk of its own"
+    host.write("srv/shop/ledger.jsonl")
+    (host.home / "taken-over").mkdir()
+    assert host.found() == [], "what a removal has left"
     host.write("srv/shop/index.html")
     assert f"forge_app: {host.home} is not the app's (it has index.html)" in host.sentence()
     host.write(f"srv/shop/generations/{GENERATION}/release.json", "{}")
