@@ -33,7 +33,7 @@ class Hosts:
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
         self.does: dict[str, Any] = {}
         self.quick = True
-        self.was_taken_back = threading.Event()
+        self.watches, self.was_taken_back = threading.Event(), threading.Event()
         monkeypatch.setattr(C, "DEFAULT_LOCAL_TMP", str(tmp_path))
         monkeypatch.setattr(rollout, "is_switched_on", lambda *_arguments: self.quick)
         monkeypatch.setattr(HostAction, "run_module", self.run_module)
@@ -65,6 +65,7 @@ def fails() -> dict[str, Any]:
 
 def watches(hosts: Hosts) -> dict[str, Any]:
     """Like a host in its watch: it goes back when it is told to."""
+    hosts.watches.set()
     assert hosts.was_taken_back.wait(5)
     return {"changed": True, "taken_back": True}
 
@@ -74,6 +75,7 @@ def test_host_in_its_watch_is_taken_back_when_another_one_fails(hosts: Hosts) ->
     results: dict[str, Any] = {}
     thread = threading.Thread(target=lambda: results.update(web2=hosts.run("web2")))
     thread.start()
+    assert hosts.watches.wait(5)
     assert hosts.run("web1")["failed"]
     thread.join(10)
     assert results["web2"]["taken_back"]
