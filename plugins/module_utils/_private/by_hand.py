@@ -124,9 +124,13 @@ class ByHand:
         found = []
         if self.in_the_way():
             if self.given_by_systemd():  # both accept from it then
-                found.append("No new connection is refused; one that the old service accepts while it stops may be cut.")
+                found.append(
+                    "No new connection is refused; one that the old service accepts while it stops may be cut."
+                )
             else:
-                found.append("No new connection is lost." if can_share() else f"New connections are refused for {CLOSED}.")
+                found.append(
+                    "No new connection is lost." if can_share() else f"New connections are refused for {CLOSED}."
+                )
         if given_up:
             found.append(f"Nobody listens at {', '.join(given_up)} any more: forge_listen does not name it.")
         if listeners:
