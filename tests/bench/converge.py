@@ -551,7 +551,7 @@ def print_table(rows: list[dict[str, object]], left_out: list[dict[str, object]]
     for row in left_out:
         print(f"left out: {row['tool']}, {row['work']} on {row['hosts']} hosts: {row['left_out']}")
     print(
-        "ours: no watch after the switch (forge_watch_seconds: 0) but in “10 s watch”; host by host but in “all at once”."
+        "ours: no watch after the switch (forge_watch_seconds: 0) but in “10 s watch”; a canary and then the others, but in “all at once”."
     )
 
 
