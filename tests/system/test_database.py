@@ -134,11 +134,13 @@ def small_app(name: str, port: str, directory: Path, main: str = MAIN) -> dict[s
 
 
 @contextmanager
-def connected(fleet: Fleet, database: str) -> Iterator[None]:
-    """A person is connected to a database while the block runs."""
-    fleet.on(
-        "db", f"cd / && systemd-run --quiet --unit=person --uid=postgres psql -d {database} -c 'SELECT pg_sleep(600)'"
-    )
+def connected(fleet: Fleet, database: str, first: str = "") -> Iterator[None]:
+    """A person is connected to a database while the block runs.
+
+    :param first: what the transaction begins with.
+    """
+    query = f"{first} SELECT pg_sleep(600)"
+    fleet.on("db", f"cd / && systemd-run --quiet --unit=person --uid=postgres psql -d {database} -c '{query}'")
     try:
         yield
     finally:

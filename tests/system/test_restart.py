@@ -137,7 +137,8 @@ def test_a_proxy_is_believed_on_both_kinds_of_socket(calm: Fleet) -> None:
 
 def test_a_stopped_app_has_no_open_socket(calm: Fleet) -> None:
     calm.on("box", "systemctl stop calm")
-    assert calm.on("box", "systemctl is-active calm.socket", check=False) == "inactive"
+    # Told to stop with the app, it is not waited for.
+    calm.until(lambda: calm.on("box", "systemctl is-active calm.socket", check=False) == "inactive", 5)
     with pytest.raises(httpx.ConnectError):
         calm.get("box", "/version")
     calm.on("box", "systemctl start calm")
