@@ -270,6 +270,9 @@ def test_full_disk_is_one_sentence(gate: Gate) -> None:
         assert gate.serving() == gate.linked() == live
     finally:
         gate.on("cd /; rm -f /srv/gate/filling; umount -l /srv/gate; umount -l /mnt/small")
+    again = gate.play()
+    assert again.rc == 0, again.output[-3000:]
+    assert gate.serving() == gate.linked() != live, "where there is room, the next run ends it"
 
 
 def test_what_was_removed_below_run_is_said_and_heals_with_the_next_change(gate: Gate) -> None:
