@@ -151,7 +151,7 @@ def test_apps_and_an_admin_share_a_server_in_any_order(fleet: Fleet, server: Ser
     """The admin's rules stay byte for byte, a setting that suffices is left alone, and nothing is restarted."""
     fleet.on(
         "db",
-        f"printf 'host  replication   repl 192.0.2.7/32\\tscram-sha-256 # caf\\351\\nlocal books all md5\\n' > /tmp/rules; "
+        f"printf 'host  replication   repl 192.0.2.7/32\\tscram-sha-256 # caf\\351\\nlocal letters all md5\\n' > /tmp/rules; "
         f"cat {RULES} >> /tmp/rules; printf 'host all all 203.0.113.0/24 reject\\n' >> /tmp/rules; cat /tmp/rules > {RULES}; "
         f"echo 'max_connections = 300' > {ADMIN}",
     )

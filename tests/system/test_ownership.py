@@ -90,7 +90,8 @@ ONE, TWO = {"forge_app": "one", "forge_listen": ["8061"]}, {"forge_app": "two", 
 @pytest.fixture(scope="module")
 def shared(host: Fleet) -> Fleet:
     """Two apps with defaults, and an earlier installation of one of them that ran as forge."""
-    host.on("box", "useradd --system --user-group --shell /usr/sbin/nologin --no-create-home forge")
+    add = "useradd --system --user-group --shell /usr/sbin/nologin --no-create-home forge"
+    host.on("box", f"id -u forge >/dev/null 2>&1 || {add}")
     host.play("site", **ONE, forge_user="forge", forge_group="forge")
     host.on("box", "sed -i 's/Managed by .* for app one:/Written by thecodeforge.fastapi.service:/' "
             "/etc/systemd/system/one* /srv/one/generations/*/units/*; rm /srv/one/project.json")  # fmt: skip
