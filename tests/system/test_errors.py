@@ -98,7 +98,7 @@ PARTS = {
         "The look at the hosts is missing, because the run began in the middle of the playbook",
     ),
     "start at the switch": (
-        ("--start-at-task", "thecodeforge.fastapi.rollout : Switch, and watch what serves now"),
+        ("--start-at-task", "thecodeforge.fastapi.rollout : Switch wave by wave"),
         "The release is missing, because the run began in the middle of the playbook",
     ),
     "limit": (("--limit", "db"), "The limit (db) leaves no host of the group forge_app"),
