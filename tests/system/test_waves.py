@@ -82,14 +82,18 @@ def serves(fleet: Fleet) -> dict[str, str]:
 
 
 @contextmanager
-def loaded(fleet: Fleet) -> Iterator[None]:
-    """Requests to every host while the block runs; none may be lost."""
+def loaded(fleet: Fleet, sick: str = "") -> Iterator[None]:
+    """Requests to every host while the block runs; none may be lost.
+
+    :param sick: host whose app answers 503 for a while, as clients ask for what the health check does.
+    """
     with ExitStack() as stack:
         results = {host: stack.enter_context(load(fleet.url(host, ""), **CLIENTS)) for host in HOSTS}
         time.sleep(1)
         yield
         time.sleep(1)
-    assert {host: result["lost"] for host, result in results.items()} == {host: {} for host in HOSTS}
+    lost = {(host, how) for host, result in results.items() for how in result["lost"]}
+    assert {(host, how) for host, how in lost if host != sick or not how.endswith("status 503")} == set()
     assert all(result["total"] > 50 for result in results.values())
 
 
@@ -122,7 +126,7 @@ def test_failure_is_taken_back_everywhere(wavy: Fleet, host: str) -> None:
     before = serves(wavy)
     wavy.on(host, "touch /run/sick")
     try:
-        with loaded(wavy):
+        with loaded(wavy, sick=host):
             run = wavy.play("deploy", check=False)
     finally:
         wavy.on(host, "rm /run/sick")
