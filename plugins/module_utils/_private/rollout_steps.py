@@ -186,7 +186,10 @@ class RolloutSteps:
             self.switch.go_back(previous)
             self.result["taken_back"] = True
             if not self.generations.live_since():  # its switch was recorded
-                self.generations.set_state(self.generation, "left")
+                if self.params["action"] == "rollback":  # which had left it
+                    self.generations.set_state(previous, "good")
+                else:
+                    self.generations.set_state(self.generation, "left")
                 back = LedgerEvent(
                     action="rollback", by=self.params["by"], previous=self.generation, generation=previous,
                     result="switched", reason="taken back", seconds=self.seconds(),

@@ -264,6 +264,18 @@ def test_host_that_had_switched_is_taken_back_and_the_ledger_says_so(steps: Step
     assert (again["serves"], again.get("taken_back")) == (OLD, None)
 
 
+def test_rollback_that_is_taken_back_leaves_both_as_good_as_they_were(steps: Steps) -> None:
+    """A generation that was left would be none to go back to."""
+    steps.take("candidate")
+    steps.take("switch")
+    steps.take("candidate", OLD, action="rollback")
+    steps.take("switch", OLD, action="rollback", through="watch")
+    assert steps.host.layout.read_record(NEW).state == "left"
+    assert steps.take("take_back", OLD, action="rollback", previous=NEW)["serves"] == NEW
+    assert [steps.host.layout.read_record(each).state for each in (OLD, NEW)] == ["good", "good"]
+    assert steps.generations.previous_good() == OLD
+
+
 def test_host_is_taken_back_out_of_its_watch(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other call can only ask for it, as this one has the lock."""
     steps.take("candidate")
