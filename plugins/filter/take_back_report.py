@@ -18,13 +18,15 @@ options:
     type: list
     elements: str
     required: true
-  switches:
-    description: What M(thecodeforge.fastapi.rollout) returned for V(switch) on each host; empty where it did not run.
+  steps:
+    description:
+      - For each host what M(thecodeforge.fastapi.rollout) returned for V(switch), V(watch) and V(finish); empty where a step
+        did not run.
     type: list
-    elements: dict
+    elements: list
     required: true
   backs:
-    description: The same for V(take_back).
+    description: What it returned for V(take_back) on each host.
     type: list
     elements: dict
     required: true
@@ -39,7 +41,7 @@ EXAMPLES = r"""
 - name: Show which host is where
   ansible.builtin.debug:
     msg: >-
-      {{ ['web1'] | thecodeforge.fastapi.take_back_report(switches=[{}], backs=[{}], generations=['bbbbbbbbbbbb-00000000'])
+      {{ ['web1'] | thecodeforge.fastapi.take_back_report(steps=[[{}]], backs=[{}], generations=['bbbbbbbbbbbb-00000000'])
          | thecodeforge.fastapi.table }}
 """
 
@@ -55,24 +57,25 @@ HEAD = ["host", "serves", "because"]
 
 def take_back_report(
     hosts: Iterable[str],
-    switches: Iterable[Mapping[str, Any]],
+    steps: Iterable[Iterable[Mapping[str, Any]]],
     backs: Iterable[Mapping[str, Any]],
     generations: Iterable[str],
 ) -> list[list[str]]:
     """Rows of the table; the head alone without hosts."""
-    return [HEAD, *map(row, hosts, switches, backs, generations)]
+    return [HEAD, *map(row, hosts, steps, backs, generations)]
 
 
-def row(host: str, switch: Mapping[str, Any], back: Mapping[str, Any], generation: str) -> list[str]:
+def row(host: str, steps: Iterable[Mapping[str, Any]], back: Mapping[str, Any], generation: str) -> list[str]:
     """What became of one host."""
+    taken = list(steps)
     if "serves" not in back:
         return [host, "unknown", "it could not be asked: look at it with status.yml"]
     serves = str(back["serves"])
-    if switch.get("failed"):
+    if any(step.get("failed") for step in taken):
         because = "its release failed"
     elif serves == generation:
         because = "it keeps what it was released"
-    elif switch.get("taken_back") or back.get("taken_back"):
+    elif any(step.get("taken_back") for step in [*taken, back]):
         because = "it was taken back"
     else:
         because = "it was not switched"

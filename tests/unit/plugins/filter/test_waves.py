@@ -54,22 +54,23 @@ NEW, OLD = "bbbbbbbbbbbb-00000000", "aaaaaaaaaaaa-00000000"
 
 
 @pytest.mark.parametrize(
-    ("switch", "back", "serves", "because"),
+    ("steps", "back", "serves", "because"),
     [
-        ({"failed": True}, {"serves": OLD}, OLD, "its release failed"),
-        ({}, {"serves": OLD, "taken_back": True}, OLD, "it was taken back"),
-        ({"taken_back": True}, {"serves": OLD}, OLD, "it was taken back"),
-        ({"skipped": True}, {"serves": OLD}, OLD, "it was not switched"),
-        ({"withheld": True}, {"serves": ""}, "nothing", "it was not switched"),
-        ({}, {"serves": NEW}, NEW, "it keeps what it was released"),
-        ({}, {}, "unknown", "it could not be asked: look at it with status.yml"),
-        ({}, {"failed": True}, "unknown", "it could not be asked: look at it with status.yml"),
-        ({}, {"skipped": True}, "unknown", "it could not be asked: look at it with status.yml"),
+        ([{"failed": True}], {"serves": OLD}, OLD, "its release failed"),
+        ([{}, {"failed": True}, {"skipped": True}], {"serves": OLD}, OLD, "its release failed"),
+        ([{}], {"serves": OLD, "taken_back": True}, OLD, "it was taken back"),
+        ([{"taken_back": True}], {"serves": OLD}, OLD, "it was taken back"),
+        ([{"skipped": True}], {"serves": OLD}, OLD, "it was not switched"),
+        ([{"withheld": True}], {"serves": ""}, "nothing", "it was not switched"),
+        ([{}], {"serves": NEW}, NEW, "it keeps what it was released"),
+        ([{}], {}, "unknown", "it could not be asked: look at it with status.yml"),
+        ([{}], {"failed": True}, "unknown", "it could not be asked: look at it with status.yml"),
+        ([{}], {"skipped": True}, "unknown", "it could not be asked: look at it with status.yml"),
     ],
 )
 def test_which_host_is_where_after_a_failure(
-    switch: dict[str, Any], back: dict[str, Any], serves: str, because: str
+    steps: list[dict[str, Any]], back: dict[str, Any], serves: str, because: str
 ) -> None:
-    head, row = take_back_report(["web1"], [switch], [back], [NEW])
+    head, row = take_back_report(["web1"], [steps], [back], [NEW])
     assert row == ["web1", serves, because]
     assert len(head) == len(row)
