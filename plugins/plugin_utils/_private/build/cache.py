@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -69,12 +69,17 @@ def touch(path: Path) -> Path:
 def evict(cache: Path, limit: int, since: float) -> None:
     """Remove the entries that were not used for longest, until the cache is small enough.
 
+    Other builds may make and remove entries meanwhile.
+
     :param limit: bytes.
     :param since: entries used since then stay in any case (seconds since the epoch).
     """
     # Locks are small, and without them the next build would choose other versions.
     found = (entry for entry in cache.glob("*/*") if entry.parent.name not in ("locks", "records"))
-    entries = [(entry.lstat().st_mtime, entry) for entry in found]
+    entries = []
+    for entry in found:
+        with suppress(FileNotFoundError):
+            entries.append((entry.lstat().st_mtime, entry))
     total = sum(size_of(entry) for _time, entry in entries)
     for time, entry in sorted(entries):
         if total <= limit or time >= since:
@@ -87,7 +92,10 @@ def evict(cache: Path, limit: int, since: float) -> None:
 
 
 def size_of(entry: Path) -> int:
-    """Bytes of a file, or of all files below a directory."""
-    if not entry.is_dir():
-        return entry.lstat().st_size
-    return sum((Path(parent) / name).lstat().st_size for parent, _directories, names in os.walk(entry) for name in names)
+    """Bytes of a file, or of all files below a directory; none of what has gone meanwhile."""
+    files = (Path(parent) / name for parent, _directories, names in os.walk(entry) for name in names)
+    total = 0
+    for file in files if entry.is_dir() else [entry]:
+        with suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
