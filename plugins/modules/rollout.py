@@ -18,7 +18,8 @@ description:
   - V(watch) watches the new generation. When it fails, the old one, which stands by, serves again at once.
   - V(finish) stops the old generation, and prunes.
   - V(take_back) lets the old generation serve again, because another host's release failed; it also ends a watch that
-    goes on, and stops a candidate that was not switched to.
+    goes on, and stops a candidate that was not switched to. Without O(previous) the host keeps what it was released, and the
+    old generation is stopped.
   - A server that can neither stand by nor drain is tried on its private socket alone and stopped again. At the switch
     it starts beside the old generation, and serves as soon as it can.
   - Where a hand-made service of the app's name runs, it serves until the new generation does, and is then stopped; new

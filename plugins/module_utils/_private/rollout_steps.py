@@ -195,6 +195,8 @@ class RolloutSteps:
                     result="switched", reason="taken back", seconds=self.seconds(),
                 )  # fmt: skip
                 self.generations.record_event(back)
+        else:  # it keeps what it was released
+            self.switch.finish(None)
         self.result["serves"] = serving_generation(self.layout)
 
     def record_failure(self, error: RolloutError) -> None:

@@ -312,6 +312,15 @@ def test_candidate_that_was_not_switched_to_is_stopped_by_a_take_back(steps: Ste
     assert steps.host.running == [OLD]
 
 
+def test_host_that_keeps_what_it_was_released_has_nothing_standing_by(steps: Steps) -> None:
+    steps.take("candidate")
+    steps.take("switch", through="watch")
+    assert steps.host.running == [OLD, NEW]
+    assert steps.take("take_back")["serves"] == NEW
+    assert steps.host.running == [NEW]
+    assert steps.host.layout.read_record(NEW).state == "good"
+
+
 def test_first_release_of_a_host_is_not_taken_back(steps: Steps) -> None:
     """Nothing would serve there."""
     steps.host.nothing_was_released()
