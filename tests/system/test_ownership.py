@@ -89,10 +89,10 @@ ONE, TWO = {"forge_app": "one", "forge_listen": ["8061"]}, {"forge_app": "two", 
 
 @pytest.fixture(scope="module")
 def shared(host: Fleet) -> Fleet:
-    """Two apps with defaults, and an earlier installation of one of them that ran as forge."""
-    add = "useradd --system --user-group --shell /usr/sbin/nologin --no-create-home forge"
-    host.on("box", f"id -u forge >/dev/null 2>&1 || {add}")
-    host.play("site", **ONE, forge_user="forge", forge_group="forge")
+    """Two apps with defaults, and an earlier installation of one of them that ran as a user of another name."""
+    add = "useradd --system --user-group --shell /usr/sbin/nologin --no-create-home earlier"
+    host.on("box", f"id -u earlier >/dev/null 2>&1 || {add}")
+    host.play("site", **ONE, forge_user="earlier", forge_group="earlier")
     host.on("box", "sed -i 's/Managed by .* for app one:/Written by thecodeforge.fastapi.service:/' "
             "/etc/systemd/system/one* /srv/one/generations/*/units/*; rm /srv/one/project.json")  # fmt: skip
     return host
@@ -102,12 +102,12 @@ def test_an_installation_keeps_its_user_and_a_new_app_has_its_own(shared: Fleet)
     shared.play("site", **ONE)
     shared.play("site", **TWO)
     users = "for app in one two; do ps -o user= $(systemctl show -P MainPID \"$app@*\" | grep -v '^0$'); done"
-    assert shared.on("box", users).split() == ["forge", "two"]
+    assert shared.on("box", users).split() == ["earlier", "two"]
     assert shared.on("box", "stat -c %G /srv/two/generations/*/environment") == "two"
-    reads = "setpriv --reuid forge --regid forge --clear-groups cat /srv/two/generations/*/environment"
+    reads = "setpriv --reuid earlier --regid earlier --clear-groups cat /srv/two/generations/*/environment"
     assert "Permission denied" in shared.on("box", f"{reads} 2>&1", check=False)
     assert shared.on("box", "getent passwd two | cut -d: -f5") == "Managed by thecodeforge.fastapi for app two"
-    assert not shared.on("box", "getent passwd forge | cut -d: -f5")
+    assert not shared.on("box", "getent passwd earlier | cut -d: -f5")
     assert shared.play("site", **TWO).changed("box") == 0
 
 
