@@ -145,6 +145,9 @@ def connected(fleet: Fleet, database: str, first: str = "") -> Iterator[None]:
         yield
     finally:
         fleet.on("db", "systemctl stop person")
+        # The server would only notice after the sleep that psql has gone.
+        ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query ~ '^.*pg_sleep.600.$'"
+        fleet.on("db", f'cd / && runuser -u postgres -- psql -XAtqc "{ends}"')
 
 
 def test_apps_and_an_admin_share_a_server_in_any_order(fleet: Fleet, server: Server) -> None:
@@ -318,6 +321,8 @@ def test_a_migration_that_waits_for_a_lock_says_for_which_and_whose(fleet: Fleet
     with connected(fleet, "forge", "LOCK TABLE busy;"), reading(fleet) as result:
         run = fleet.play("deploy", check=False, limit="app12,db", forge_migrations=[command], forge_migrations_timeout=4,
                          forge_keepalive=71)  # fmt: skip
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'forge' AND query ~ '^LOCK TABLE'"
+        fleet.until(lambda: server.ask(waiting) == "0", 15, "the end of the killed migration in the database")
     assert "it did not end within 4 s and was stopped; the last line that it printed is: 1." in run.said()
     assert re.search(
         r"On db forge waits for a lock on busy, which process \d+ of postgres holds \(active since .*, psql\)",
