@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
@@ -14,6 +15,9 @@ from ..plugin_utils._private.transport.controller import Controller, is_dead
 from ..plugin_utils._private.transport.host_call import HostAction, call, validated
 
 PAUSE = 2.0  # seconds between two tries
+SPREAD = (
+    2.0  # seconds, at most, that pass before who has waited tries again: two who wait for the same do not meet again
+)
 HEARTBEATS = 4  # in the time after which the lock expires: it survives some that do not get through
 
 
@@ -28,14 +32,18 @@ class ActionModule(HostAction):
         deadline = time.monotonic() + params["wait"]
         while True:
             result = super().run_module(arguments, task_vars)
-            if result.get("failed") or not result.pop("refused", False):
+            if result.get("failed") or not result["refused"]:
                 if result.get("changed") and params["state"] == "held":
                     self._refresh(arguments, params["seconds"], task_vars)
+                if params["state"] == "free":
+                    time.sleep(random.uniform(0, SPREAD))  # noqa: S311
                 return result
             holder = result["holder"]
             if is_dead(holder):
                 arguments["_dead"] = holder["token"]
                 continue
+            if params["only_try"]:
+                return result
             if time.monotonic() >= deadline:
                 raise AnsibleActionFail(message_of(holder, result["seconds_left"], params["unlock"]))
             # Not on the standard output, where a callback may be writing JSON.

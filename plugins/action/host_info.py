@@ -22,4 +22,7 @@ class ActionModule(HostAction):
             variable = f"forge_{name}"
             if (task_vars or {}).get(variable) == OPTIONS[variable]["default"]:  # its text, not what that comes to
                 arguments[name] = ""
-        return super().run_module(arguments, task_vars)
+        group = arguments.pop("answering", "")
+        result = super().run_module(arguments, task_vars)
+        # As the action group_by says it, which as a task of its own would cost each host as much as a call.
+        return {**result, "add_group": group, "parent_groups": ["all"]} if group else result

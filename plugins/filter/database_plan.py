@@ -46,6 +46,10 @@ options:
     type: list
     elements: str
     required: true
+  keeps_clients:
+    description: Not every host of the app was seen, so whoever is let in stays so.
+    type: bool
+    default: false
   addresses:
     description: Addresses of the server.
     type: list

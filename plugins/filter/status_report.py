@@ -56,7 +56,9 @@ def status_report(
 
 
 def row(host: str, status: Mapping[str, Any], release: Mapping[str, Any]) -> list[str]:
-    """How one host serves."""
+    """How one host serves; of one that does not answer only the problem is known."""
+    if "generations" not in status:
+        return [host, "?", "-", "-", "-", f"no: {status['problem']}", "-", drift("", release), "?"]
     lock = status["lock"]
     return [
         host,

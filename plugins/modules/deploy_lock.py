@@ -8,9 +8,11 @@ module: deploy_lock
 short_description: One deploy at a time per app
 version_added: 1.0.0
 description:
-  - A lock on one host that stands for the fleet. It says who holds it, why, since when and until when. It expires soon
-    unless it is refreshed, and the controller refreshes it in the background for as long as its run lasts. So a long
-    migration does not lose it, and a controller that died does not hold it.
+  - A lock on a host. It says who holds it, why, since when and until when. It expires soon unless it is refreshed, and
+    the controller refreshes it in the background for as long as its run lasts. So a long migration does not lose it, and
+    a controller that died does not hold it.
+  - A deploy takes it on each host that takes part, or on none. So two deploys exclude each other when they have a host in
+    common, and no host has to be there for the others.
   - Only its holder releases it. A lock of a controller process that is dead on the same machine is taken over, and so is
     a lock file that cannot be read.
 author: The Code Forge (@thecodeforge)
@@ -18,10 +20,10 @@ options:
   state:
     description:
       - V(held) takes it, V(refreshed) refreshes it when it is still the holder's own, V(released) gives it back,
-        V(broken) removes it whoever holds it.
+        V(free) waits until nobody else holds it, V(broken) removes it whoever holds it.
     type: str
     default: held
-    choices: [held, refreshed, released, broken]
+    choices: [held, refreshed, released, free, broken]
   reason:
     description: Why it is taken, for whoever has to wait.
     type: str
@@ -57,6 +59,10 @@ options:
     description: Seconds to wait for another holder.
     type: int
     default: 60
+  only_try:
+    description: With V(held), do not wait for another holder, but return C(refused).
+    type: bool
+    default: false
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
   - thecodeforge.fastapi._attributes
@@ -75,6 +81,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+refused:
+  description: Whether somebody else holds it.
+  returned: always
+  type: bool
 holder:
   description: Who holds the lock now, with C(user), C(host), C(reason) and C(since); empty when nobody does.
   returned: always
@@ -103,10 +113,11 @@ from ..module_utils._private.records import LockHolder, ProjectRecord
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "app": {"type": "str", "required": True},
     "root": {"type": "path", "required": True},
-    "state": {"type": "str", "default": "held", "choices": ["held", "refreshed", "released", "broken"]},
+    "state": {"type": "str", "default": "held", "choices": ["held", "refreshed", "released", "free", "broken"]},
     "reason": {"type": "str", "default": ""},
     "seconds": {"type": "int", "default": 120},
     "wait": {"type": "int", "default": 60},  # for the action
+    "only_try": {"type": "bool", "default": False},  # for the action
     "unlock": {"type": "bool", "default": True},  # for the action
     "project": {"type": "dict", "default": {}},
     "take_over": {"type": "list", "elements": "str", "default": []},
@@ -137,6 +148,8 @@ class Lock:
         other = self.holder is not None and not self.is_own and self.holder.token != self.params["_dead"]
         if other or (self.params["state"] == "refreshed" and not self.is_own):
             return self.result(changed=False, refused=True)
+        if self.params["state"] == "free":
+            return self.result(changed=False)
         return self.write()
 
     def check_project(self) -> None:

@@ -67,6 +67,10 @@ options:
     type: list
     elements: str
     default: []
+  answering:
+    description: Group that the host is put into when it answers, for plays that follow; none when empty.
+    type: str
+    default: ""
   database_port:
     description: Port of the PostgreSQL that is looked at; V(0) when none is.
     type: int
@@ -210,6 +214,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
         "default": ["account", "address", "directory", "project", "unit"],
     },
     "packages": {"type": "list", "elements": "str", "default": []},
+    "answering": {"type": "str", "default": ""},  # for the action
     "database_port": {"type": "int", "default": 0},
     "systems": {"type": "list", "elements": "str", "default": []},
 }

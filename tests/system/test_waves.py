@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,13 +84,13 @@ def serves(fleet: Fleet) -> dict[str, str]:
 
 
 @contextmanager
-def loaded(fleet: Fleet, sick: str = "") -> Iterator[None]:
-    """Requests to every host while the block runs; none may be lost.
+def loaded(fleet: Fleet, sick: str = "", hosts: Sequence[str] = HOSTS) -> Iterator[None]:
+    """Requests to the hosts while the block runs; none may be lost.
 
     :param sick: host whose app answers 503 for a while, as clients ask for what the health check does.
     """
     with ExitStack() as stack:
-        results = {host: stack.enter_context(load(fleet.url(host, ""), **CLIENTS)) for host in HOSTS}
+        results = {host: stack.enter_context(load(fleet.url(host, ""), **CLIENTS)) for host in hosts}
         time.sleep(1)
         yield
         time.sleep(1)
@@ -200,3 +202,64 @@ def test_rollback_goes_the_same_way(wavy: Fleet) -> None:
     assert all(now != before[each] for each, now in serves(wavy).items())
     canary, *others = (switched_at(wavy, host) for host in HOSTS)
     assert min(others) - canary >= WATCH
+
+
+@contextmanager
+def away(fleet: Fleet, host: str, how: str) -> Iterator[None]:
+    """A host does not answer while the block runs: it refuses, or it hangs."""
+    stop, start = {
+        "refuses": (["exec", "systemctl", "stop", "ssh.socket", "ssh"], ["exec", "systemctl", "start", "ssh"]),
+        "hangs": (["pause"], ["unpause"]),
+    }[how]
+    node = f"forge-lab-{fleet.lab_set}-{host}"
+    subprocess.run(["podman", stop[0], node, *stop[1:]], check=True)
+    # Nobody must be asked over a connection that is still open from before.
+    subprocess.run(["pkill", "-f", f"ssh: .*{re.escape(fleet.address(host))}"], check=False)
+    try:
+        yield
+    finally:
+        subprocess.run(["podman", start[0], node, *start[1:]], check=True)
+
+
+@pytest.mark.parametrize(("host", "how"), [("w1", "refuses"), ("w4", "hangs")])
+def test_host_that_is_away_is_said_first_and_left_out_when_told(wavy: Fleet, host: str, how: str) -> None:
+    """The first one too: no host is special. It catches up when it is back, and the others are left alone then."""
+    change(wavy)
+    before = serves(wavy)
+    others = [each for each in HOSTS if each != host]
+    with away(wavy, host, how):
+        stopped = wavy.play("deploy", check=False)
+        assert stopped.rc
+        assert re.search(rf"{host} \([^)]+\) does not answer: start what is down, or go on without it", stopped.said())
+        assert {each: live(wavy, each) for each in others} == {each: before[each] for each in others}
+        with loaded(wavy, hosts=others):
+            wavy.play("deploy", forge_unreachable="go_on")
+        now = {each: live(wavy, each) for each in others}
+        assert all(now[each] != before[each] for each in others)
+        status = wavy.play("status", check=False)
+        assert status.rc
+        assert re.search(rf"^\W*{host} .* no: it does not answer", status.output, re.MULTILINE)
+        wavy.play("rollback", forge_unreachable="go_on")
+        assert {each: live(wavy, each) for each in others} == {each: before[each] for each in others}
+        wavy.play("deploy", forge_unreachable="go_on")
+    assert serves(wavy) == {**now, host: before[host]}
+    run = wavy.play("deploy")
+    assert [run.changed(each) for each in others] == [0] * 3
+    assert serves(wavy)[host] != before[host]
+
+
+def test_deploys_that_share_a_host_take_turns_and_others_do_not_wait(wavy: Fleet) -> None:
+    """No lock on a host that stands for all: w2 and w3 are in both runs, and neither run has the whole fleet."""
+    change(wavy)
+    before = serves(wavy)
+    with ThreadPoolExecutor() as pool, loaded(wavy):
+        runs = list(pool.map(lambda limit: wavy.play("deploy", limit=limit), ("w1,w2,w3", "w2,w3,w4")))
+    assert any("who holds the lock" in run.output for run in runs)
+    assert all(now != before[each] for each, now in serves(wavy).items())
+    ledgers = {host: wavy.on(host, "grep -c deploy /srv/wavy/ledger.jsonl") for host in HOSTS}
+    change(wavy)
+    with ThreadPoolExecutor() as pool:
+        runs = list(pool.map(lambda limit: wavy.play("deploy", limit=limit), ("w1,w2", "w3,w4")))
+    assert not any("who holds the lock" in run.output for run in runs)
+    after = {host: wavy.on(host, "grep -c deploy /srv/wavy/ledger.jsonl") for host in HOSTS}
+    assert all(int(after[host]) == int(ledgers[host]) + 1 for host in HOSTS), (ledgers, after)

@@ -30,6 +30,7 @@ from ...module_utils._private.postgresql import (
 from ...module_utils._private.records import ProjectRecord
 
 WITH_PASSWORD = ("scram-sha-256", "md5", "password", "trust")  # methods that let the app in
+OF_THE_SERVER = ("127.0.0.1/32", "::1/128")
 NEEDS = re.compile(r"^# Needs max_connections (\d+), listen_addresses (\S+)\.$", re.MULTILINE)
 LINE = re.compile(r"^(max_connections|listen_addresses|port) = '?([^'\n]*)'?$", re.MULTILINE)
 
@@ -51,6 +52,7 @@ class Wish:
     project: ProjectRecord = field(default_factory=ProjectRecord)  # which project the app is of
     take_over_project: bool = False
     uses_earlier_names: bool = False  # does what serves connect with the names that earlier versions gave?
+    keeps_clients: bool = False  # not every host of the app was seen: whoever is let in stays so
 
     @property
     def listen_addresses(self) -> str:
@@ -114,6 +116,11 @@ def problems(wish: Wish, server: PostgreSQL) -> list[str]:
         ]
     if not server["running"]:
         return []
+    if wish.keeps_clients and has_earlier_file(wish.app, server):
+        return [
+            f"What {wish.host} has of the app {wish.app} was made by an earlier version, and does not say which hosts it is for: run "
+            f"the playbook site once with every host of the app."
+        ]
     return foreign_project(wish, server) or foreign_objects(wish, server) + broken_files(wish, server) + shut_out(
         wish, server
     )
@@ -207,6 +214,12 @@ def networks(clients: list[str]) -> list[str]:
     return sorted({str(ipaddress.ip_network(each, strict=False)) for each in clients})
 
 
+def let_in(server: PostgreSQL) -> list[str]:
+    """Return the networks that the app's own rules let in, without those of the server's host itself."""
+    networks = re.findall(r"^host (?:\S+ ){2}(\S+) ", server.get("block", ""), re.MULTILINE)
+    return [each for each in networks if each not in OF_THE_SERVER]
+
+
 def first_match(server: PostgreSQL, names: Names, network: str) -> dict[str, Any] | None:
     """Return the first rule that surely is for the app's role when it comes from a network; none when there is none.
 
@@ -251,7 +264,7 @@ def rule_for(names: Names, network: str) -> str:
 
 def block(wish: Wish) -> str:
     """Return the app's own rules: its hosts, and the server's host, may connect to its database as its role."""
-    return "\n".join(rule_for(wish.names, each) for each in ["127.0.0.1/32", "::1/128", *networks(wish.clients)])
+    return "\n".join(rule_for(wish.names, each) for each in [*OF_THE_SERVER, *networks(wish.clients)])
 
 
 def suffices(name: str, value: str, wanted: str, addresses: list[str]) -> bool:
@@ -438,6 +451,8 @@ class Plan(TypedDict, total=False):
 
 
 def plan(wish: Wish, server: PostgreSQL) -> Plan:
+    if wish.keeps_clients:
+        wish = replace(wish, clients=[*wish.clients, *let_in(server)])
     found = problems(wish, server)
     made: Plan = {
         "names": wish.names,

@@ -26,13 +26,6 @@ def compute(role: str, value: str, **variables: Any) -> Any:
     return templar.template(known.get(value, value))
 
 
-def test_the_lock_lies_on_the_first_host_of_the_app_unless_the_inventory_says_otherwise() -> None:
-    fleet = {"groups": {"forge_app": ["web1", "web2"]}, "ansible_play_hosts_all": ["web2"]}
-    assert compute("release", "__forge_lock_host", **fleet) == "web1"
-    assert compute("release", "__forge_lock_host", **fleet, forge_lock_host="db1") == "db1"
-    assert compute("release", "__forge_lock_host", groups={}, ansible_play_hosts_all=["web2"]) == "web2"
-
-
 def test_the_clients_are_the_hosts_of_the_app_unless_the_inventory_says_otherwise() -> None:
     facts = {"web1": ["192.0.2.7"], "web2": ["192.0.2.8", "2001:db8::8"], "db1": ["192.0.2.9"]}
     fleet: dict[str, Any] = {

@@ -77,6 +77,18 @@ def test_second_one_is_refused_and_told_who_holds_it(lock: Callable[..., dict[st
     assert {"user": "ann", "host": "laptop", "reason": "deploy"}.items() <= second["holder"].items()
 
 
+def test_who_waits_is_told_when_it_is_free_and_takes_nothing(
+    lock: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    assert lock(BOB, "free")["refused"] is False
+    assert not (tmp_path / "forge" / "lock.json").exists()
+    lock(ANN)
+    assert lock(BOB, "free")["refused"] is True
+    assert lock(BOB, "free", _dead=ANN["token"])["refused"] is False
+    lock(ANN, "released")
+    assert lock(BOB, "free") == {"changed": False, "refused": False, "holder": {}, "seconds_left": 0.0}
+
+
 def test_holder_may_take_it_again_and_keeps_its_since(
     lock: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

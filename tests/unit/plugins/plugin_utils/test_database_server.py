@@ -14,6 +14,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.data
     Names,
     Plan,
     Wish,
+    block,
     first_match,
     names_of,
     plan,
@@ -411,3 +412,23 @@ def test_a_directory_that_the_server_does_not_read_is_said() -> None:
     found["files"] = plan(WISH, found)["files"]  # written, and still without an entry
     assert plan(WISH, found)["restart"] == ""
     assert "see that postgresql.conf includes the directory conf.d" in plan(WISH, found)["notes"][0]
+
+
+def test_hosts_that_were_not_seen_are_still_let_in() -> None:
+    """One that does not answer, or is outside of --limit: what the app's own rules say stays, and the seen are added."""
+    other = replace(WISH, clients=["192.0.2.8", "2001:db8::8"])
+    before = server(block=block(other) + "\n")
+    whole, part = (
+        plan(WISH, before)["rules"]["block"],
+        plan(replace(WISH, keeps_clients=True), before)["rules"]["block"],
+    )
+    assert "192.0.2.8" not in whole
+    for address in ("127.0.0.1/32", "::1/128", "192.0.2.7/32", "192.0.2.8/32", "2001:db8::8/128"):
+        assert part.count(f" {address} ") == 1
+    assert plan(replace(WISH, keeps_clients=True), server(block=part + "\n"))["rules"] == {}
+
+
+def test_rules_of_an_earlier_version_are_not_carried_over_by_a_part_of_the_fleet() -> None:
+    earlier = server(files={f"{HERE}/conf.d/shop.conf": EARLIER})
+    [problem] = plan(replace(WISH, keeps_clients=True, uses_earlier_names=True), earlier)["problems"]
+    assert "run the playbook site once with every host of the app" in problem
