@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from .command import run
-from .listening import V4, V6, Endpoint, endpoint, overlap, plain, unit_of
+from .listening import V4, V6, Endpoint, endpoint, overlap, plain, root_of, unit_of
 
 PIDFD_GETFD = 438  # the same on every architecture
 # States in /proc/net/tcp, and of a unix socket the flag and the state in /proc/net/unix that mean the same.
@@ -64,10 +64,10 @@ class ByHand:
 
     def processes(self) -> list[int]:
         """Ids of the processes that run in the service. Ours runs none: it starts a generation, and has done."""
-        found = []
+        found, root = [], root_of()
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as handle:
-                if unit_of(handle.read()) == self.service:
+                if unit_of(handle.read(), root) == self.service:
                     found.append(int(pid))
         return sorted(found)
 

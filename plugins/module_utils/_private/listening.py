@@ -131,19 +131,36 @@ class Sockets:
                 with open(os.path.join(self.proc, pid, "comm"), encoding="utf-8", errors="replace") as handle:
                     program = handle.read().strip()
                 with open(os.path.join(self.proc, pid, "cgroup"), encoding="utf-8") as handle:
-                    return Holder(program, unit_of(handle.read()))
+                    return Holder(program, unit_of(handle.read(), root_of(self.proc)))
         return Holder("a program", "")
 
 
-def unit_of(cgroups: str) -> str:
+def unit_of(cgroups: str, root: str = "") -> str:
     """Unit of the system in which a process runs, by its /proc/PID/cgroup; empty when it is in none.
 
-    What a user's own systemd has started runs in a unit of the user's, inside of ``user@1000.service``. It may have any name.
+    What a user's own systemd has started runs in a unit of the user's, inside of ``user@1000.service``, and what a container's has
+    started inside of the container's scope. Those may have any name.
+
+    :param root: of the system's own units, see :func:`root_of`.
     """
+    path = cgroup_of(cgroups)
+    parts = path[len(root) :].split("/")[1:] if path.startswith(f"{root}/") else []
+    unit = next((part for part in parts if not part.endswith(".slice")), "")
+    return unit if unit.endswith((".service", ".scope")) else ""
+
+
+def cgroup_of(cgroups: str) -> str:
+    """Path that systemd gave a process, in its /proc/PID/cgroup."""
     found = re.search(r"^(?:0:|\d+:name=systemd):(.*)$", cgroups, re.MULTILINE)
-    units = [part for part in (found[1] if found else "").split("/") if re.search(r"\.(service|scope)\Z", part)]
-    managers = [unit for unit in units if unit.startswith("user@")]
-    return (managers or units[::-1] or [""])[0]
+    return found[1] if found else ""
+
+
+def root_of(proc: str = "/proc") -> str:
+    """Path below which systemd, process 1, has its units: empty, but on a host that is a container itself."""
+    with suppress(OSError), open(os.path.join(proc, "1", "cgroup"), encoding="utf-8", errors="replace") as handle:
+        path = cgroup_of(handle.read())
+        return path.removesuffix("/init.scope") if path.endswith("/init.scope") else ""
+    return ""
 
 
 def address_of(kernel: str) -> str:

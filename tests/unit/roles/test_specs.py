@@ -95,7 +95,7 @@ def test_no_variable_belongs_to_two_roles() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_every_public_variable_a_role_uses_is_declared(role: str) -> None:
     """A misspelt name in a task or a template would only show on a host."""
-    groups = {"forge_app", "forge_database", "forge_edge", "forge_load_balancer"}
+    groups = {"forge_app", "forge_database", "forge_answering", "forge_edge", "forge_load_balancer"}
     used = set()
     for directory in ("tasks", "templates", "handlers", "vars"):
         for path in (REPOSITORY / "roles" / role / directory).rglob("*"):

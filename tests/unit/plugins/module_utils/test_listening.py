@@ -17,6 +17,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.list
     address_of,
     endpoint,
     overlap,
+    root_of,
     unit_of,
     why_taken,
 )
@@ -110,19 +111,40 @@ def test_paths_of_unix_sockets(tmp_path: Path) -> None:
     assert why_taken(str(tmp_path / "file"), []) == "is a file that is no socket"
 
 
+INSIDE = "/docker/1"
+
+
 @pytest.mark.parametrize(
-    ("cgroups", "unit"),
+    ("cgroups", "root", "unit"),
     [
-        ("0::/system.slice/shop.service", "shop.service"),
-        ("0::/system.slice/shop.service/worker", "shop.service"),
+        ("0::/system.slice/shop.service", "", "shop.service"),
+        ("0::/system.slice/shop.service/worker", "", "shop.service"),
+        ("0::/system.slice/shop.service/inner.scope", "", "shop.service"),
         (
-            "12:memory:/x.service\n1:name=systemd:/docker/1/system.slice/system-shop.slice/shop@a.service\n",
+            f"12:memory:/x.service\n1:name=systemd:{INSIDE}/system.slice/system-shop.slice/shop@a.service\n",
+            INSIDE,
             "shop@a.service",
         ),
-        ("0::/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),
-        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service", "user@1000.service"),
-        ("0::/", ""),
+        ("0::/user.slice/user-1000.slice/session-3.scope", "", "session-3.scope"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service", "", "user@1000.service"),
+        # Of a container that has a systemd of its own.
+        ("0::/machine.slice/libpod-1.scope/system.slice/shop.service", "", "libpod-1.scope"),
+        (f"0::{INSIDE}/system.slice/shop.service", "", ""),
+        ("0::/docker/12/system.slice/shop.service", INSIDE, ""),
+        ("0::/", "", ""),
+        ("", "", ""),
     ],
 )
-def test_unit_of_a_process(cgroups: str, unit: str) -> None:
-    assert unit_of(cgroups) == unit
+def test_unit_of_a_process(cgroups: str, root: str, unit: str) -> None:
+    assert unit_of(cgroups, root) == unit
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "root"),
+    [("0::/init.scope\n", ""), (f"9:name=systemd:{INSIDE}/init.scope\n0::/x\n", INSIDE), ("0::/\n", ""), (None, "")],
+)
+def test_root_of_the_systems_units(cgroups: str | None, root: str, tmp_path: Path) -> None:
+    if cgroups is not None:
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "cgroup").write_text(cgroups)
+    assert root_of(str(tmp_path)) == root
