@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
 
 from ..plugin_utils._private.inventory.rules import declared_options
 from ..plugin_utils._private.transport.host_call import HostAction
@@ -23,6 +26,19 @@ class ActionModule(HostAction):
             if (task_vars or {}).get(variable) == OPTIONS[variable]["default"]:  # its text, not what that comes to
                 arguments[name] = ""
         group = arguments.pop("answering", "")
-        result = super().run_module(arguments, task_vars)
+        if not group:
+            return super().run_module(arguments, task_vars)
+        try:
+            result = super().run_module(arguments, task_vars)
+        except AnsibleConnectionFailure as error:
+            return {"changed": False, "unanswered": cause(str(error))}
         # As the action group_by says it, which as a task of its own would cost each host as much as a call.
-        return {**result, "add_group": group, "parent_groups": ["all"]} if group else result
+        return {**result, "add_group": group, "parent_groups": ["all"]}
+
+
+def cause(message: str) -> str:
+    """Return what SSH said, without what Ansible and SSH put before it."""
+    if waited := re.search(r"Timeout \((\d+)s\) waiting for privilege escalation prompt", message):
+        return f"no answer within {waited[1]} s"
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no answer"]
+    return re.sub(r"^(.* (via|over) \w+: )?(ssh: )?", "", lines[-1]).rstrip(".")

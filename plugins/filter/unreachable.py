@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import re
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -39,7 +38,7 @@ EXAMPLES = r"""
   ansible.builtin.assert:
     that: (facts | thecodeforge.fastapi.unreachable(app_hosts=['web1', 'web2'], choice='go_on')).problem == ''
   vars:
-    facts: {web1: {}, web2: {unreachable: true, msg: 'ssh: connect to host 192.0.2.7 port 22: No route to host'}}
+    facts: {web1: {}, web2: {unanswered: 'connect to host 192.0.2.7 port 22: No route to host'}}
 """
 
 RETURN = r"""
@@ -54,7 +53,7 @@ _value:
 def unreachable(
     facts: dict[str, Any], app_hosts: list[str], choice: str, needed: list[str] | None = None
 ) -> dict[str, str]:
-    causes = {host: cause(str(found.get("msg", ""))) for host, found in facts.items() if found.get("unreachable")}
+    causes = {host: found["unanswered"] for host, found in facts.items() if "unanswered" in found}
     if not causes:
         return {"problem": "", "note": ""}
     who = listed(causes)
@@ -76,14 +75,6 @@ def listed(causes: dict[str, str]) -> str:
     hosts = [f"{host} ({said})" for host, said in causes.items()]
     verb = "does" if len(hosts) == 1 else "do"
     return f"{', '.join(hosts)} {verb} not answer"
-
-
-def cause(message: str) -> str:
-    """Return what SSH said, without what Ansible and SSH put before it."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no answer"]
-    if waited := re.search(r"Timeout \((\d+)s\) waiting for privilege escalation prompt", message):
-        return f"no answer within {waited[1]} s"
-    return re.sub(r"^(.*? via \w+: )?(ssh: )?", "", lines[-1]).rstrip(".")
 
 
 class FilterModule:

@@ -68,7 +68,9 @@ options:
     elements: str
     default: []
   answering:
-    description: Group that the host is put into when it answers, for plays that follow; none when empty.
+    description:
+      - Group that the host is put into when it answers, for plays that follow. That it does not answer is then no error, and
+        C(unanswered) is what is known of it.
     type: str
     default: ""
   database_port:
@@ -96,6 +98,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+unanswered:
+  description: Why the host did not answer.
+  returned: when it did not, and O(answering) is given
+  type: str
 host:
   description: The host.
   returned: always

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -206,22 +206,25 @@ def test_rollback_goes_the_same_way(wavy: Fleet) -> None:
 
 @contextmanager
 def away(fleet: Fleet, host: str, how: str) -> Iterator[None]:
-    """A host does not answer while the block runs: it refuses, or it hangs."""
+    """A host does not answer while the block runs: it refuses, or it is off."""
     stop, start = {
-        "refuses": (["exec", "systemctl", "stop", "ssh.socket", "ssh"], ["exec", "systemctl", "start", "ssh"]),
-        "hangs": (["pause"], ["unpause"]),
+        "refuses": (
+            lambda: fleet.on(host, "systemctl stop ssh.socket ssh"),
+            lambda: fleet.on(host, "systemctl start ssh"),
+        ),
+        "is off": (lambda: fleet.lab("kill", host), lambda: fleet.lab("start", host)),
     }[how]
-    node = f"forge-lab-{fleet.lab_set}-{host}"
-    subprocess.run(["podman", stop[0], node, *stop[1:]], check=True)
-    # Nobody must be asked over a connection that is still open from before.
-    subprocess.run(["pkill", "-f", f"ssh: .*{re.escape(fleet.address(host))}"], check=False)
+    stop()
     try:
-        yield
+        # Not over a connection that is still open from before.
+        with tempfile.TemporaryDirectory() as sockets, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ANSIBLE_SSH_CONTROL_PATH_DIR", sockets)
+            yield
     finally:
-        subprocess.run(["podman", start[0], node, *start[1:]], check=True)
+        start()
 
 
-@pytest.mark.parametrize(("host", "how"), [("w1", "refuses"), ("w4", "hangs")])
+@pytest.mark.parametrize(("host", "how"), [("w1", "refuses"), ("w4", "is off")])
 def test_host_that_is_away_is_said_first_and_left_out_when_told(wavy: Fleet, host: str, how: str) -> None:
     """The first one too: no host is special. It catches up when it is back, and the others are left alone then."""
     change(wavy)
@@ -256,10 +259,10 @@ def test_deploys_that_share_a_host_take_turns_and_others_do_not_wait(wavy: Fleet
         runs = list(pool.map(lambda limit: wavy.play("deploy", limit=limit), ("w1,w2,w3", "w2,w3,w4")))
     assert any("who holds the lock" in run.output for run in runs)
     assert all(now != before[each] for each, now in serves(wavy).items())
-    ledgers = {host: wavy.on(host, "grep -c deploy /srv/wavy/ledger.jsonl") for host in HOSTS}
+    ledgers = {host: wavy.on(host, "grep -c switched /srv/wavy/ledger.jsonl") for host in HOSTS}
     change(wavy)
     with ThreadPoolExecutor() as pool:
         runs = list(pool.map(lambda limit: wavy.play("deploy", limit=limit), ("w1,w2", "w3,w4")))
     assert not any("who holds the lock" in run.output for run in runs)
-    after = {host: wavy.on(host, "grep -c deploy /srv/wavy/ledger.jsonl") for host in HOSTS}
+    after = {host: wavy.on(host, "grep -c switched /srv/wavy/ledger.jsonl") for host in HOSTS}
     assert all(int(after[host]) == int(ledgers[host]) + 1 for host in HOSTS), (ledgers, after)

@@ -7,15 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.action.host_info import cause
 from ansible_collections.thecodeforge.fastapi.plugins.filter.answering import answering
 from ansible_collections.thecodeforge.fastapi.plugins.filter.status_report import status_report
-from ansible_collections.thecodeforge.fastapi.plugins.filter.unreachable import cause, unreachable
+from ansible_collections.thecodeforge.fastapi.plugins.filter.unreachable import unreachable
 
 HERE: dict[str, Any] = {"host": {}}
-AWAY = {
-    "unreachable": True,
-    "msg": "Task failed: Failed to connect to the host via ssh: ssh: connect to host 192.0.2.7 port 22: No route to host",
-}
+AWAY = {"unanswered": "connect to host 192.0.2.7 port 22: No route to host"}
 APP = ["web1", "web2", "web3"]
 
 
@@ -62,6 +60,10 @@ VIA = "Failed to connect to the host via ssh: "
             "Could not resolve hostname w2: unknown",
         ),
         (f"Task failed: {VIA}admin@w2: Permission denied (publickey).", "admin@w2: Permission denied (publickey)"),
+        (
+            'Data could not be sent to remote host "w2". Make sure this host can be reached over ssh: ssh: connect to w2: timeout',
+            "connect to w2: timeout",
+        ),
         ("Timeout (12s) waiting for privilege escalation prompt: ", "no answer within 12 s"),
         ("Task failed: Timeout (12s) waiting for privilege escalation prompt: ", "no answer within 12 s"),
         ("", "no answer"),
