@@ -83,4 +83,6 @@ def is_dead(holder: dict) -> bool:
     if holder.get("machine") != machine():
         return False
     pid = int(holder.get("pid", 0))
-    return holder.get("token") != f"{machine()}-{pid}-{start_of(pid)}"
+    started = start_of(pid)
+    # Without a start it was taken for a run that had just been killed, by a child of it.
+    return not started or holder.get("token") != f"{machine()}-{pid}-{started}"

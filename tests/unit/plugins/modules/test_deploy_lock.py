@@ -270,6 +270,14 @@ def test_process_that_ended_is_dead() -> None:
     assert is_dead(holder)
 
 
+def test_lock_that_is_taken_for_a_run_that_was_just_killed_is_dead() -> None:
+    """The child that takes it goes on without its parent for a while."""
+    child = subprocess.Popen(["sleep", "60"])
+    child.kill()
+    child.wait()
+    assert is_dead(Controller("ann", "laptop", machine(), child.pid, start_of(child.pid)).as_owner())
+
+
 def test_process_of_which_only_the_exit_code_is_left_is_dead() -> None:
     child = subprocess.Popen(["sleep", "60"])
     holder = {"machine": machine(), "pid": child.pid, "token": f"{machine()}-{child.pid}-{start_of(child.pid)}"}
