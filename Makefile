@@ -5,7 +5,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check sanity artifact test test-apps test-fleet bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet clean
+.PHONY: help setup lab demo check sanity artifact test test-apps test-thorough test-fleet bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -34,8 +34,11 @@ test: lab ## everything
 test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
 	@tests/apps/run
 
-test-fleet: lab ## waves over four hosts: canary, failures, take-back (10 minutes)
-	@pytest -v tests/system/test_waves.py
+test-thorough: lab ## siblings of what make test tries: more faults, servers and controllers (20 minutes)
+	@pytest -v -m thorough tests/system
+
+test-fleet: lab ## waves over four hosts: canary, failures, take-back, hosts that are away (15 minutes)
+	@pytest -v -m fleet tests/system
 
 bench-build: setup ## how long a build takes, cold and warm; build/bench/build.json
 	@python tests/bench/build.py $(BENCH)

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ LAB = REPOSITORY / "tests" / "lab" / "lab"
 SET = os.environ.get("FORGE_TEST_SET", "system") + os.environ.get("PYTEST_XDIST_WORKER", "")
 NODES = ("app12=debian12:forge_app", "app13=debian13:forge_app", "db=debian12:forge_database")
 HOSTS = ("app12", "app13")
+
+
+def some_of(cases: Iterable[str], *kept: str) -> list[Any]:
+    """Cases for ``pytest.mark.parametrize``: ``make test`` tries those that are kept, ``make test-thorough`` the others."""
+    return [case if case in kept else pytest.param(case, marks=pytest.mark.thorough) for case in cases]
 
 
 @dataclass

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import LAB, REPOSITORY, SET, Fleet, Run
+from conftest import LAB, REPOSITORY, SET, Fleet, Run, some_of
 from tiny import write_project
 
 # What runs the controller, the Python that its distribution has, the ansible-core that pip finds for that, and the
@@ -164,7 +164,7 @@ def machines() -> Iterator[Fleet]:
         found.lab("clean")
 
 
-@pytest.fixture(scope="module", params=CONTROLLERS)
+@pytest.fixture(scope="module", params=some_of(CONTROLLERS, "controller12"))
 def controller(request: pytest.FixtureRequest, machines: Fleet, home: Path) -> Controller:
     """One on which everything is installed as the README says, with an inventory made from the example."""
     controller = Controller(machines, request.param)
@@ -204,6 +204,7 @@ def test_the_distributions_own_python_deploys(controller: Controller) -> None:
     assert controller.nodes.live(target) == live
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("controller", ["controller12"], indirect=True)
 def test_a_controller_without_a_fit_uv_is_told_which_one_and_how_to_get_it(controller: Controller) -> None:
     controller.play("clean_cache")  # what is built needs no uv

@@ -259,6 +259,7 @@ def test_a_rule_that_keeps_the_app_out_is_named_before_anything_is_changed(serve
     server.fleet.on("db", f"cat /tmp/kept > {RULES}")
 
 
+@pytest.mark.thorough
 def test_what_an_earlier_version_made_is_carried_over(fleet: Fleet, server: Server) -> None:
     """The whole file was written then, without marks; database and role have no comment."""
     server.ask("CREATE ROLE elder LOGIN PASSWORD 'old'")

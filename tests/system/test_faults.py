@@ -27,7 +27,7 @@ from typing import Any
 
 import ansible.module_utils
 import pytest
-from conftest import LAB, REPOSITORY, SET, Fleet
+from conftest import LAB, REPOSITORY, SET, Fleet, some_of
 
 NODE = "app12"
 DRIVER = "/opt/forge-driver"
@@ -209,7 +209,9 @@ CANDIDATES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", CANDIDATES)
+@pytest.mark.parametrize(
+    "fault", some_of(CANDIDATES, "raises when imported", "hangs in its lifespan", "fails the smoke command")
+)
 def test_bad_candidate_is_stopped_and_marked(fleet: Fleet, pair: tuple[str, str], fault: str) -> None:
     misbehave, sed, more, sentence = CANDIDATES[fault]
     bad = copy_of(fleet, pair[1], 0xBAD0 + list(CANDIDATES).index(fault), misbehave, sed)
@@ -274,7 +276,7 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", some_of(POINTS, "before the switch", "when the new one is public"))
 def test_rollout_killed_at_a_step_is_ended_by_the_next_run(fleet: Fleet, pair: tuple[str, str], point: str) -> None:
     before, new = fleet.live(NODE), other(fleet, pair)
     with serving(fleet, f"rollout killed {point}") as row:
@@ -296,7 +298,7 @@ CUTS = (
 )
 
 
-@pytest.mark.parametrize("point", CUTS)
+@pytest.mark.parametrize("point", some_of(CUTS, "right after the switch"))
 def test_power_cut_at_a_step_leaves_one_generation_at_boot(fleet: Fleet, pair: tuple[str, str], point: str) -> None:
     before, new = fleet.live(NODE), other(fleet, pair)
     assert roll_out(fleet, new, POINTS[point]) == {"killed": True}
@@ -351,7 +353,7 @@ def test_second_rollout_waits_for_one_whose_controller_died(
 # -- disks -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["/run", "/srv"])
+@pytest.mark.parametrize("place", some_of(["/run", "/srv"], "/srv"))
 def test_full_disk_stops_the_candidate_before_it_starts(fleet: Fleet, pair: tuple[str, str], place: str) -> None:
     before, new = fleet.live(NODE), other(fleet, pair)
     if place == "/srv":  # a small one, of its own
@@ -514,7 +516,7 @@ KILLS = {
 }
 
 
-@pytest.mark.parametrize("point", KILLS)
+@pytest.mark.parametrize("point", some_of(KILLS, "while it stages and validates"))
 def test_controller_killed(fleet: Fleet, pair: tuple[str, str], database: None, source: Path, point: str) -> None:
     task, seconds = KILLS[point]
     change(source, f"killed {point}")
@@ -546,6 +548,7 @@ def test_two_deploys_at_once(fleet: Fleet, pair: tuple[str, str], database: None
     assert "holds the lock since" in second.said()
 
 
+@pytest.mark.thorough
 def test_lock_is_kept_while_its_run_lasts_and_expires_soon_after(
     fleet: Fleet, pair: tuple[str, str], database: None, source: Path
 ) -> None:
@@ -583,6 +586,7 @@ def test_host_that_goes_away_midway(fleet: Fleet, pair: tuple[str, str], databas
     assert {fleet.live(host).split("-")[0] for host in before} != {left.split("-")[0]}
 
 
+@pytest.mark.thorough
 def test_half_made_layer_cut_upload_and_wrong_owner(
     fleet: Fleet, pair: tuple[str, str], database: None, source: Path
 ) -> None:

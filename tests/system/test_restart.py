@@ -90,7 +90,7 @@ def connections(fleet: Fleet, path: str, count: int) -> Iterator[list[socket.soc
     "command",
     [
         "systemctl restart calm",
-        "systemctl restart calm@{live}.service",
+        pytest.param("systemctl restart calm@{live}.service", marks=pytest.mark.thorough),
         "kill -KILL $(pgrep -P $(systemctl show -P MainPID calm@{live}.service))",
     ],
     ids=["restart", "restart as needrestart does", "all workers killed"],
@@ -111,6 +111,7 @@ def test_nobody_waits_for_idle_connections(calm: Fleet, command: str) -> None:
         assert result["lost"] == {}
 
 
+@pytest.mark.thorough
 def test_replaced_workers_keep_nobody_waiting(calm: Fleet) -> None:
     calm.play("deploy", forge_environment_plain={"GUNICORN_CMD_ARGS": "--max-requests 200"})
     booted = f"journalctl -u calm@{live(calm)} -o cat | grep -c 'Booting worker'"

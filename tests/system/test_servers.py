@@ -75,6 +75,7 @@ def test_candidate_of_one_process_serves_nobody_when_it_fails(box: Fleet, uvicor
     assert result["lost"] == {}
 
 
+@pytest.mark.thorough
 def test_worker_class_of_the_app_drains_and_keeps_its_overrides(box: Fleet, gunicorn: Path) -> None:
     settings = {**COMMON, "forge_source": str(gunicorn), "forge_worker_class": "shop.worker.ShopWorker"}
     box.play("deploy", **settings)
@@ -100,7 +101,7 @@ def test_worker_class_that_is_not_there_is_refused(box: Fleet, gunicorn: Path) -
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        ("gunicorn-asgi", {"forge_server": "gunicorn-asgi"}),
+        pytest.param("gunicorn-asgi", {"forge_server": "gunicorn-asgi"}, marks=pytest.mark.thorough),
         ("other server", {"forge_worker_class": "shop.worker.OtherServer"}),
     ],
 )

@@ -40,6 +40,7 @@ def test_dead_master_comes_back(fleet: Fleet) -> None:
     assert fleet.until(lambda: fleet.get("app12", "/version").json(), what="serving again")["generation"] == before
 
 
+@pytest.mark.thorough
 def test_worker_in_an_endless_loop_is_replaced(fleet: Fleet) -> None:
     fleet.play("deploy", limit="app12", forge_timeout=6)
     try:

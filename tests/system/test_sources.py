@@ -306,6 +306,7 @@ def native_index(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.thorough
 def test_a_source_that_the_controller_cannot_build_is_compiled_on_one_host_without_network(
     cut: Fleet, native_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

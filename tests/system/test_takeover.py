@@ -231,6 +231,7 @@ def test_socket_unit_and_what_was_added_go_along_and_come_back(
     assert sorted(box.on("box", "ls /srv/shop/taken-over").split()) == ["shop.service", "shop.service.d", "shop.socket"]
 
 
+@pytest.mark.thorough
 def test_where_the_kernel_cannot_share_the_port_is_closed_for_a_moment(
     box: Fleet, source: Path, blog: dict[str, Any], shop: None
 ) -> None:

@@ -19,6 +19,7 @@ import pytest
 from conftest import SET, Fleet
 from tiny import MAIN, load, write_project
 
+pytestmark = pytest.mark.fleet
 HOSTS = ("w1", "w2", "w3", "w4")
 NODES = tuple(f"{host}=debian{12 + number % 2}:forge_app" for number, host in enumerate(HOSTS))
 WATCH = 4
