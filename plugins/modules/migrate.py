@@ -11,6 +11,8 @@ description:
   - Runs commands, in order, in transient units with the user, sandbox, environment and working directory of a
     staged generation. The live generation is not touched.
   - Values of the generation's secrets are masked in what is shown.
+  - Where a setting of the app is a URL of PostgreSQL, the database holds a lock meanwhile (an advisory lock, taken with the
+    app's own driver), so that controllers which share nothing but the database exclude each other.
   - With O(paths) it runs only when something differs from what the live generation was migrated with.
 author: The Code Forge (@thecodeforge)
 options:
@@ -34,6 +36,10 @@ options:
     description: Seconds after which a command is stopped.
     type: int
     default: 900
+  wait:
+    description: Seconds to wait for another migration of the same database, by whatever host and controller.
+    type: int
+    default: 60
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
   - thecodeforge.fastapi._app.generation
@@ -83,6 +89,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.cause import explain
+from ..module_utils._private.database_lock import DatabaseLocked, database_lock
 from ..module_utils._private.errors import STILL_SERVES, tells_what_the_host_refuses
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.generations import Generations
@@ -92,6 +99,7 @@ from ..module_utils._private.transient import Transient, TransientError, argv_of
 
 # Seconds to wait for the migration of a controller that died.
 WAIT = 60
+SLACK = 30  # seconds that a command may take longer than its timeout, until it has ended
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
@@ -101,6 +109,7 @@ ARGUMENT_SPEC = {
     "paths": {"type": "list", "elements": "str", "default": []},
     "version_command": {"type": "str", "default": ""},
     "timeout": {"type": "int", "default": 900},
+    "wait": {"type": "int", "default": 60},
 }
 
 
@@ -165,12 +174,29 @@ def migrate(layout: Layout, params: dict[str, Any], result: dict[str, Any]) -> N
         result["lines"] = [f"Nothing to migrate: {live} was migrated with the same files and settings."]
     else:
         with exclusive_lock(layout.kernel_lock("migrate"), WAIT):
-            for command in params["commands"]:
-                run(transient, command, params["timeout"], result)
+            if params["commands"]:
+                run_all(transient, params, result)
             if params["version_command"]:
                 result["version"] = version_in(run(transient, params["version_command"], params["timeout"], result))
     if mark:
         Generations(layout).update_record(generation, migrated_with=mark)
+
+
+def run_all(transient: Transient, params: dict[str, Any], result: dict[str, Any]) -> None:
+    """Run the commands, while nobody else migrates the database.
+
+    :raises TransientError: naming the command that failed, or who migrates.
+    """
+    commands, timeout = params["commands"], params["timeout"]
+    try:
+        with database_lock(transient, params["wait"], len(commands) * (timeout + SLACK)) as problem:
+            result["lines"] += [f"{problem}."] if problem else []
+            for command in commands:
+                run(transient, command, timeout, result)
+    except DatabaseLocked as error:
+        raise TransientError(
+            f"Another migration of this database did not end within {params['wait']} s: {error}. Run again when it is done."
+        ) from None
 
 
 def run(transient: Transient, command: str, timeout: int, result: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ DRIVER = "/opt/forge-driver"
 STEP = {"app": "forge", "root": "/srv", "by": "test", "watch_seconds": 2, "drain_seconds": 5, "health_deadline": 40}
 CLIENTS = "keepalive=2,closing=2,post=2,pausing=2"
 WITHOUT_DATABASE = "keepalive=2,closing=2,pausing=2"
+MIGRATIONS = 171229081  # KEY of database_session.py
 ROWS: list[dict[str, Any]] = []
 
 
@@ -567,6 +568,35 @@ def test_lock_is_kept_while_its_run_lasts_and_expires_soon_after(
         output, _errors = run.communicate(timeout=180)
     assert run.returncode == 0, output
     assert fleet.on(NODE, "test -e /srv/forge/lock.json && echo held || echo free") == "free"
+
+
+def test_migrations_of_controllers_that_share_only_the_database(
+    fleet: Fleet, pair: tuple[str, str], database: None, source: Path
+) -> None:
+    """Neither run has a host of the other one's."""
+    change(source, "two fleets")
+    timed = ["python -c \"import time; print('from', time.time()); time.sleep(5); print('to', time.time())\""]
+    with serving(fleet, "two controllers without a common host migrate one database") as row:
+        runs = [deploy_in_background(fleet, limit=host, forge_migrations=timed) for host in (NODE, "app13")]
+        outputs = [run.communicate(timeout=180)[0] for run in runs]
+        row["happened"] = "the second one waited for the first"
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    spans = sorted((float(found[1]), float(found[2])) for found in
+                   (re.search(r"from ([\d.]+)\W+to ([\d.]+)", output) for output in outputs))  # fmt: skip
+    assert spans[0][1] <= spans[1][0], "one after the other"
+
+    begun = f"begin; select pg_advisory_xact_lock({MIGRATIONS}), pg_sleep(60)"
+    holder = subprocess.Popen(
+        [str(LAB), "exec", "--set", SET, "db", "--", "runuser", "-u", "postgres", "--", "psql", "forge", "-c", begun],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    fleet.until(lambda: sql(fleet, "select count(*) from pg_locks where locktype = 'advisory'") != "0", what="the lock")
+    answer = run_module(
+        fleet, "migrate", app="forge", root="/srv", generation=fleet.live(NODE), commands=["false"], wait=1
+    )
+    sql(fleet, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
+    holder.wait(30)
+    assert re.search(r"did not end within 1 s: the host of the database has been at it since 20\d\d-", answer["msg"])
 
 
 def test_host_that_goes_away_midway(fleet: Fleet, pair: tuple[str, str], database: None, source: Path) -> None:

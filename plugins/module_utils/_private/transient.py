@@ -8,6 +8,8 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from . import systemd
 from .command import run
@@ -70,10 +72,7 @@ class Transient:
         :raises TransientError: when it did not end in time.
         """
         name = f"{self.layout.app}-run-{self.generation}-{os.getpid()}"
-        command = ["systemd-run", "--unit", name, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
-        for directive in sandbox(self.unit, self.generation):
-            command += ["--property", directive]
-        command += ["--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *argv]
+        command = self._command(name, argv, timeout)
         started = time.monotonic()
         try:
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -86,6 +85,33 @@ class Transient:
         if done.returncode != 0 and seconds >= timeout:
             raise TransientError(did_not_end(timeout, output), output.splitlines())
         return done.returncode, output, seconds
+
+    @contextmanager
+    def running(self, argv: list[str], timeout: int) -> Iterator[str]:
+        """Run a command for as long as the block does: its standard input ends with it, also when this process is killed.
+
+        :param timeout: seconds after which it is stopped all the same.
+        :returns: the first line that it prints, with the generation's secrets masked; empty when it prints none.
+        """
+        command = self._command(f"{self.layout.app}-beside-{self.generation}-{os.getpid()}", argv, timeout)
+        process = subprocess.Popen(  # pylint: disable=consider-using-with
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+        )
+        try:
+            yield mask(process.stdout.readline(), self.secrets)  # type: ignore[union-attr]
+        finally:
+            process.communicate()
+
+    def _command(self, name: str, argv: list[str], timeout: int) -> list[str]:
+        command = ["systemd-run", "--unit", name, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
+        for directive in sandbox(self.unit, self.generation):
+            command += ["--property", directive]
+        return [*command, "--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *argv]
 
 
 def did_not_end(timeout: int, output: str) -> str:

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.database_lock import DatabaseLocked
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import TransientError
 from ansible_collections.thecodeforge.fastapi.plugins.modules import migrate as module
@@ -115,7 +118,55 @@ class FakeTransient:
         return int("fail" in argv), printed, 0.5
 
 
-PARAMS = {"generation": SECOND, "commands": COMMANDS, "paths": [], "version_command": "alembic current", "timeout": 5}
+PARAMS = {
+    "generation": SECOND, "commands": COMMANDS, "paths": [], "version_command": "alembic current", "timeout": 5, "wait": 60,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the database does: ``problem``, why it holds no lock, or ``holds``, who migrates."""
+    state: dict[str, Any] = {"problem": "", "asked": []}
+
+    @contextmanager
+    def database_lock(_transient: object, wait: int, seconds: int) -> Iterator[str]:
+        if "holds" in state:
+            raise DatabaseLocked(state["holds"])
+        state["asked"].append((wait, seconds, len(FakeTransient.ran)))
+        yield state["problem"]
+        state["asked"].append(len(FakeTransient.ran))
+
+    monkeypatch.setattr(module, "database_lock", database_lock)
+    return state
+
+
+def test_the_database_holds_a_lock_over_all_commands(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any]
+) -> None:
+    outcome(layout, monkeypatch, commands=["first", "second"])
+    assert database["asked"] == [(60, 2 * (5 + module.SLACK), 0), 2]
+    database["asked"].clear()
+    outcome(layout, monkeypatch, commands=[])
+    assert database["asked"] == [], "only the version is asked"
+
+
+def test_no_lock_in_the_database_is_said_and_is_no_failure(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any]
+) -> None:
+    database["problem"] = "No lock in the database of URL: no driver"
+    assert outcome(layout, monkeypatch)["lines"][:2] == [
+        "No lock in the database of URL: no driver.",
+        "$ alembic upgrade head",
+    ]
+
+
+def test_another_migration_is_named_and_nothing_runs(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any]
+) -> None:
+    database["holds"] = "192.0.2.7 has been at it since 2026-11-27 14:03:11 UTC"
+    with pytest.raises(TransientError, match="did not end within 60 s: 192.0.2.7 has been at it since 2026"):
+        outcome(layout, monkeypatch)
+    assert FakeTransient.ran == []
 
 
 def outcome(layout: Layout, monkeypatch: pytest.MonkeyPatch, **changes: object) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lock that the app's own database holds while it is migrated: controllers that share nothing else exclude each other by it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import database_session
+from .environment import read_environment
+from .transient import Transient
+
+CONNECT_SECONDS = 30  # until the script has begun, and has connected
+
+
+class DatabaseLocked(Exception):
+    """Raised when somebody else migrates the database; it says who."""
+
+
+@contextmanager
+def database_lock(transient: Transient, wait: int, seconds: int) -> Iterator[str]:
+    """Hold the lock while the block runs.
+
+    :param wait: seconds to wait for another migration of the same database.
+    :param seconds: that the block may take.
+    :returns: why there is no lock, a sentence without its full stop; empty when it is held, or the app has no such database.
+    :raises DatabaseLocked: saying who migrates, when that lasts longer than the wait.
+    """
+    variable = variable_of_the_database(transient)
+    if not variable:
+        yield ""
+        return
+    argv = ["python", "-c", inspect.getsource(database_session), variable, str(wait)]
+    with transient.running(argv, wait + seconds + CONNECT_SECONDS) as line:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = {"problem": "its Python did not start"}
+        if "holds" in answer:
+            raise DatabaseLocked(answer["holds"])
+        yield f"No lock in the database of {variable}: {answer['problem']}" if "problem" in answer else ""
+
+
+def variable_of_the_database(transient: Transient) -> str:
+    """Return the first setting that is a URL of PostgreSQL; empty when none is."""
+    path = os.path.join(transient.layout.generation(transient.generation), "environment")
+    with open(path, encoding="utf-8") as handle:
+        settings = read_environment(handle.read())
+    return next((name for name, value in settings.items() if re.match(r"postgres(ql)?(\+\w+)?://", value)), "")

@@ -1,0 +1,104 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Holds a lock of the app's PostgreSQL database. A script for the app's own Python, which has a driver for it:
+``python -c SCRIPT VARIABLE SECONDS``, where VARIABLE is the environment variable with the URL.
+
+Prints one JSON object: ``held``; or who ``holds`` it, when that one keeps it for so many seconds; or the ``problem``, why nobody could
+be asked. Keeps the lock until its standard input ends.
+
+The lock is one of a transaction, which a connection pool between the app and the database leaves to this client. It keeps no
+snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it. Source: PostgreSQL, "Advisory Locks"; PgBouncer, "Features".
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+KEY = 171229081  # crc32 of "thecodeforge.fastapi: migrations", 31 bits
+PAUSE = 0.5  # seconds
+CONNECT_SECONDS = 10
+WHO = f"""
+    SELECT format('%s has been at it since %s', coalesce(host(client_addr), 'the host of the database'),
+                  to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = {KEY} AND pg_locks.database = (
+        SELECT oid FROM pg_database WHERE datname = current_database()
+    )
+"""  # noqa: S608 (no input)
+
+Ask = Callable[
+    [str], Any
+]  # runs a statement, in one transaction with those before, and returns the first value of a row
+
+
+def with_libpq(driver: Any, url: str) -> Ask:
+    """For psycopg and psycopg2."""
+    connection = driver.connect(url, connect_timeout=CONNECT_SECONDS)
+
+    def ask(statement: str) -> Any:
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        row = cursor.fetchone() if cursor.description else None
+        return row[0] if row else None
+
+    return ask
+
+
+def with_asyncpg(driver: Any, url: str) -> Ask:
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(driver.connect(url, timeout=CONNECT_SECONDS))
+    loop.run_until_complete(connection.execute("BEGIN"))
+    return lambda statement: loop.run_until_complete(connection.fetchval(statement))
+
+
+DRIVERS = {"psycopg": with_libpq, "psycopg2": with_libpq, "asyncpg": with_asyncpg}
+
+
+def connect(url: str) -> Ask:
+    """Connect with the first driver that the app has.
+
+    :raises LookupError: when it has none.
+    """
+    for name, use in DRIVERS.items():
+        try:
+            driver = importlib.import_module(name)
+        except ImportError:
+            continue
+        return use(driver, re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", url))
+    raise LookupError(f"the app has none of the drivers {', '.join(DRIVERS)}")
+
+
+def take(ask: Ask, seconds: float) -> dict[str, Any]:
+    """Wait for the lock, and return what is to be printed."""
+    ask("SET LOCAL idle_in_transaction_session_timeout = 0")
+    deadline = time.monotonic() + seconds
+    while not ask(f"SELECT pg_try_advisory_xact_lock({KEY})"):
+        if time.monotonic() >= deadline:
+            return {"holds": ask(WHO) or "another client"}
+        time.sleep(PAUSE)
+    return {"held": True}
+
+
+def main(variable: str, seconds: str) -> None:
+    try:
+        ask = connect(os.environ[variable])  # kept: the connection goes with it
+        answer = take(ask, float(seconds))
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        answer = {"problem": lines[0]}
+    print(json.dumps(answer), flush=True)
+    if "held" in answer:
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
