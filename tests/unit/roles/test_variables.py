@@ -96,3 +96,20 @@ def test_hosts_that_do_not_serve_their_target_are_pending() -> None:
     facts = load("rollout", "tasks/pending.yml")[0]["ansible.builtin.set_fact"]
     fleet = {"hostvars": hostvars, "ansible_play_hosts_all": list(hostvars)}
     assert compute("rollout", facts["forge_rollout_pending"], **fleet) == ["web2", "web3"]
+
+
+def test_connections_of_the_database_follow_the_fleet_by_the_variables_of_its_hosts() -> None:
+    seen = {"forge_host_facts": {"host": {"cpus": 2, "cpu_quota": 0, "memory_mb": 8192}}}
+    hosts: dict[str, Any] = {
+        "web1": {**seen, "forge_worker_connections": "10"},
+        "web2": {"forge_host_facts": {"unanswered": "no answer"}},
+        "db1": {"forge_host_facts": {"host": {"memory_mb": 16384}}},
+    }
+    groups = {"forge_app": ["web1", "web2"], "forge_database": ["db1"]}
+    for asking in ("db1", "web1"):
+        fleet = {"groups": groups, "hostvars": hosts, "inventory_hostname": asking}
+        assert compute("postgresql", "__forge_postgresql_max_connections", **fleet) == 2 * 5 * 2 * 10 + 10
+        assert (
+            compute("postgresql", "__forge_postgresql_max_connections", **fleet, forge_postgresql_max_connections=50)
+            == 50
+        )

@@ -163,14 +163,15 @@ RULES = (
     Rule("forge_listen", bool,
          "{name} must name at least one address."),
     Rule("forge_timeout forge_keepalive forge_drain_seconds forge_health_deadline forge_health_passes "
-         "forge_migrations_timeout forge_postgresql_max_connections forge_worker_memory_mb", lambda value: int(value) > 0,
+         "forge_migrations_timeout forge_worker_memory_mb", lambda value: int(value) > 0,
          "{name} must be more than 0."),
     Rule("forge_postgresql_port", lambda value: 0 < int(value) < 65536,
          "{name} must be a port, from 1 to 65535."),
     Rule("forge_health_status", matches(STATUS),
          "{name} must be a status of HTTP, from 100 to 599."),
     Rule("forge_build_cache_mb forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
-         "forge_watch_seconds forge_wave_pause forge_worker_connections forge_workers", lambda value: int(value) >= 0,
+         "forge_postgresql_max_connections forge_watch_seconds forge_wave_pause forge_worker_connections "
+         "forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
     Rule("forge_database_name forge_database_user", lambda name: not name or bool(DATABASE.match(str(name))),
          "{name} must be letters, digits, dots, dashes and underscores, 63 at most, and not a name of PostgreSQL's own."),
