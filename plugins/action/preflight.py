@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 
+from ..plugin_utils._private.inventory.edge_rules import wrong_edge
 from ..plugin_utils._private.inventory.names import no_inventories, unknown_names
 from ..plugin_utils._private.inventory.rules import (
     RESULT,
@@ -67,6 +68,9 @@ class ActionModule(ActionBase):
             problems += wrong_settings(values.get("forge_environment", {}), prefix)
             problems += wrong_settings(values.get("forge_environment_plain", {}), "", "forge_environment_plain")
             problems += wrong_names(values)
+            groups = (task_vars or {}).get("groups", {})
+            is_edge = (task_vars or {}).get("inventory_hostname") in groups.get("forge_edge", [])
+            problems += wrong_edge(values, is_edge, has_edges=bool(groups.get("forge_edge")))
         uses = uses_database(values)
         if uses and (task_vars or {}).get("groups", {}).get("forge_database"):
             problems += [] if has_collection("community", "postgresql") else [NO_POSTGRESQL]

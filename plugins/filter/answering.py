@@ -20,6 +20,11 @@ options:
     type: list
     elements: str
     default: [forge_app]
+  otherwise:
+    description: Names of the groups where those have no host. A play that matches no host is one that Ansible complains of.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -34,8 +39,11 @@ _value:
 """
 
 
-def answering(groups: dict[str, list[str]], of: list[str] | None = None) -> str:
-    return ":".join([*(of or ["forge_app"]), *(["&forge_answering"] if "forge_answering" in groups else [])])
+def answering(groups: dict[str, list[str]], of: list[str] | None = None, otherwise: list[str] | None = None) -> str:
+    wanted = of or ["forge_app"]
+    if otherwise:
+        wanted = [name for name in wanted if groups.get(name)] or otherwise
+    return ":".join([*wanted, *(["&forge_answering"] if "forge_answering" in groups else [])])
 
 
 class FilterModule:

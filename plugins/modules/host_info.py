@@ -151,6 +151,10 @@ host:
       type: list
       elements: dict
       returned: always
+    clients:
+      description: Text that says who may reach the app's public socket; empty where everybody may.
+      type: str
+      returned: always
     missing_packages:
       description: Those of O(packages) that are not installed.
       type: list
@@ -251,6 +255,7 @@ class HostFacts(TypedDict):
     memory_mb: int  # MiB, the control group's limit included
     addresses: list[str]  # without loopback and link-local ones
     account: Account  # what the app runs as
+    clients: str  # who may reach the public socket, a text of systemd's; empty where everybody may
     conflicts: list[Conflict]  # what is somebody else's and in the way
     missing_packages: list[str]
     unavailable_packages: list[str]  # those, and that of the interpreter, that no package source has
@@ -302,10 +307,15 @@ def memory_total_mb() -> int:
 
 
 def read(path: str) -> str:
+    """Return the text of a file without blanks at its ends; empty when there is none."""
+    return read_all(path).strip()
+
+
+def read_all(path: str) -> str:
     """Return the text of a file; empty when there is none."""
     try:
         with open(path, encoding="utf-8") as handle:
-            return handle.read().strip()
+            return handle.read()
     except OSError:
         return ""
 
@@ -361,6 +371,7 @@ def gather(params: dict[str, Any]) -> HostFacts:
         "memory_mb": min(total_mb, limit_mb) if limit_mb else total_mb,
         "addresses": addresses(),
         "account": account,
+        "clients": read_all(layout.socket_clients),
         "conflicts": Look(params, layout, account).conflicts(),
         "missing_packages": packages,
         "unavailable_packages": unavailable_packages(packages + package_of(python)),

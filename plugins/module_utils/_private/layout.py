@@ -37,6 +37,10 @@ class Layout:
         self.project = os.path.join(self.home, "project.json")
         self.lock = os.path.join(self.home, "lock.json")
         self.locks = os.path.join(self.home, "locks")
+        self.socket_clients = os.path.join(units, f"{app}.socket.d", "edge.conf")  # who may reach the public socket
+        # What an operator has said of this host; as in roles/service/files/forge_server.py
+        self.drain = os.path.join(self.home, "drain")
+        self.maintenance = os.path.join(self.home, "maintenance")
         self.take_back_request = os.path.join(self.locks, "take-back")  # for a rollout that watches
 
     def layer(self, layer: str) -> str:

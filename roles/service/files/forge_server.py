@@ -15,6 +15,10 @@ Environment, all optional; without it this is Uvicorn with a drain:
   FORGE_WORKER_DRAIN       seconds that an idle connection may take to ask once more (20)
   FORGE_WORKER_FINISH      seconds that an answer under way may take to end by itself (as the drain)
   FORGE_WORKER_STREAMS     "end": event streams end then as if they were complete; else they are cut, as any other answer
+  FORGE_WORKER_READY       path that public requests of balancers' checks ask for: see PublicApp
+  FORGE_WORKER_HEALTH      path that is answered by the app in a maintenance, too
+  FORGE_WORKER_RETRY_AFTER seconds after which clients may ask again in a maintenance (300)
+  FORGE_WORKER_SIGNS       "yes": answers have the header x-forge-generation, for the access log of an edge
   LISTEN_FDNAMES           set by systemd: sockets named "public" wait for the generation to be live
 """
 
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import faulthandler
 import fcntl
 import json
@@ -50,12 +55,14 @@ POLL = 0.05  # seconds between two looks at the link, or at what a drain still w
 GRACE = 0.5  # seconds that an idle connection is left for a request on its way, when nobody else accepts
 FLUSH = 1.0  # event streams end this long before the drain does, so that their end reaches the clients
 SHUTDOWN = 2  # seconds for Uvicorn's own shutdown, after the drain
+LOOK = 0.5  # seconds between two looks at the flags of the host
 FIRST_SOCKET = 3  # sd_listen_fds(3)
 # What plugins/module_utils/_private reads and writes: layout.py and serving.py.
 STANDBY_REQUEST = "stand-by"
 STANDBY, PUBLIC, DRAINING = "standby", "public", "draining"
 ENDED = "ended"
 STREAM, REQUEST, WEBSOCKET, BACKGROUND_TASK = "stream", "request", "websocket", "background task"
+DRAIN, MAINTENANCE, UNDER_WAY = "drain", "maintenance", "under-way-"  # beside "current"; in the directory of states
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 CONNECTION_CLOSE = (b"connection", b"close")
@@ -179,8 +186,16 @@ class StateFile:
             except OSError as error:
                 self.log.warning("Cannot write what was ended: %s", error)
 
+    def write_under_way(self, count: int | None) -> None:
+        """Requests of this worker that are under way; with None they are nobody's concern."""
+        path = self.path and self.path.with_name(UNDER_WAY + self.path.name)
+        if path and (count is not None or path.exists()):
+            with contextlib.suppress(OSError):
+                path.unlink() if count is None else path.write_text(str(count))
+
     def remove(self) -> None:
         if self.path:
+            self.write_under_way(None)
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
@@ -304,6 +319,68 @@ class DrainableApp:
         return {**start, "headers": headers}
 
 
+class PublicApp:
+    """The app, as the public socket has it: what a balancer asks for, and a maintenance, are answered here.
+
+    The private socket has neither, so that a release can be tried in a maintenance. Every public request goes through it, which
+    costs a tenth of a microsecond.
+    """
+
+    def __init__(self, app) -> None:
+        self.app = self.chosen = app
+        self.ready_path = os.environ.get("FORGE_WORKER_READY")
+        self.health_path = os.environ.get("FORGE_WORKER_HEALTH")
+        self.retry_after = os.environ.get("FORGE_WORKER_RETRY_AFTER", "300").encode()
+        self.is_ready = True
+        self.page: bytes | None = None
+
+    def __call__(self, scope, receive, send):
+        if scope.get("path") == self.ready_path and scope["type"] == "http":
+            return self.answer_ready(send)
+        return self.chosen(scope, receive, send)
+
+    def set_page(self, page: bytes | None) -> None:
+        """Begin a maintenance with a page, or with None end it."""
+        self.page = page
+        self.chosen = self.app if page is None else self.answer_maintenance
+
+    def answer_ready(self, send):
+        if self.is_ready:
+            return answer(send, 200, b"ready\n", b"text/plain")
+        return answer(send, 503, b"drained\n", b"text/plain")
+
+    def answer_maintenance(self, scope, receive, send):
+        if scope["type"] == "lifespan" or scope["path"] == self.health_path:
+            return self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return send({"type": "websocket.close"})
+        return answer(send, 503, self.page, b"text/html; charset=utf-8", (b"retry-after", self.retry_after))
+
+
+async def answer(send, status: int, body: bytes, kind: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store"), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class HostFlags:
+    """What an operator has put beside "current": that the host is drained, or the page of a maintenance."""
+
+    def __init__(self) -> None:
+        link = os.environ.get("FORGE_WORKER_CURRENT")
+        self.directory = Path(link).parent if link else None
+        self.next_look = 0.0
+
+    def is_drained(self) -> bool:
+        return self.directory is not None and (self.directory / DRAIN).exists()
+
+    def page(self) -> bytes | None:
+        try:
+            return (self.directory / MAINTENANCE).read_bytes() if self.directory else None
+        except OSError:
+            return None
+
+
 class ForgeServer(Server):
     """Uvicorn's server, with a standby before its main loop, and again when it is told to, and a drain before its shutdown.
 
@@ -320,6 +397,9 @@ class ForgeServer(Server):
         self.listeners: list[asyncio.Server] = []  # of the public sockets
         self.draining_since = None  # on the clock of the event loop
         self.state, self.workers = state, workers
+        self.flags, self.public_config, self.public_app = HostFlags(), config, None
+        if os.environ.get("FORGE_WORKER_SIGNS"):
+            config.headers = [*config.headers, ("x-forge-generation", os.environ.get("FORGE_WORKER_GENERATION", ""))]
         self.drain_seconds = float(os.environ.get("FORGE_WORKER_DRAIN", 20))
         self.finish_seconds = float(os.environ.get("FORGE_WORKER_FINISH", self.drain_seconds))
         self.ended: Counter[str] = Counter()  # what a drain did not wait for
@@ -331,6 +411,10 @@ class ForgeServer(Server):
         ends_streams = os.environ.get("FORGE_WORKER_STREAMS") == "end"
         self.app = DrainableApp(self.config.loaded_app, self.server_state.connections, ends_streams)
         self.config.loaded_app = self.app
+        self.public_app = PublicApp(self.app)
+        self.public_config = copy.copy(self.config)
+        self.public_config.loaded_app = self.public_app
+        self.heed_flags()
         await super().startup(sockets=sockets)
         self.state.write_ended()
 
@@ -352,7 +436,18 @@ class ForgeServer(Server):
         elif self.public and not requested and not self.listeners:
             await self.listen()
             self.state.write(PUBLIC)
+        if self.clock() >= self.flags.next_look:
+            self.heed_flags()
         return await super().on_tick(counter) or self.is_to_be_replaced()
+
+    def heed_flags(self) -> None:
+        """Do what the host's flags say; of a host that is drained say what is under way, for who waits for it."""
+        self.flags.next_look = self.clock() + LOOK
+        drained, page = self.flags.is_drained(), self.flags.page()
+        self.public_app.is_ready = not drained
+        if page != self.public_app.page:
+            self.public_app.set_page(page)
+        self.state.write_under_way(sum(not task.done() for task in self.server_state.tasks) if drained else None)
 
     def is_to_be_replaced(self) -> bool:
         """Whether this worker has served as many requests as it may, and others accept while it is replaced."""
@@ -371,10 +466,11 @@ class ForgeServer(Server):
         """As uvicorn/server.py startup() does; with copies, as a closed listener closes its socket."""
         self.app.set_draining(False)
         self.draining_since = None
+        self.heed_flags()
 
         def create_protocol():
             return self.config.http_protocol_class(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+                config=self.public_config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
         create_server = asyncio.get_running_loop().create_server

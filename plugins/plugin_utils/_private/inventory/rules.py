@@ -40,11 +40,15 @@ CLASS = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+\Z")
 STATUS = re.compile(r"^[1-5]\d\d\Z")
 PROCESS = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 SHARE = re.compile(r"^([1-9]\d{0,5}|([1-9]\d?|100)%)\Z")
+PATH = re.compile(r"^/[A-Za-z0-9._~/-]*\Z")
+ACME = re.compile(r"^https://[^\s/]+(/\S*)?\Z")
+EMAIL = re.compile(r"^[^@\s]+@[^@\s]+\Z")
+HOST = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?\Z")
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
 RESERVED = re.compile(
-    r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_(CURRENT|GENERATION|STATE|DRAIN)|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
+    r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_\w+|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
     r"|(RUNTIME|STATE|CACHE)_DIRECTORY)\Z"
 )
 SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
@@ -52,7 +56,9 @@ SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 LINE_BREAK = re.compile(r"[\r\n]")
 COMMANDS = ("forge_migrations", "forge_seeds", "forge_smoke_command", "forge_schema_version", "forge_wave_check")
-LONGEST, LONGEST_COMMAND = 4096, 100_000  # characters
+# Variables whose text has lines.
+TEXTS = ("forge_edge_certificate", "forge_edge_key", "forge_edge_unavailable_page", "forge_maintenance_page")
+LONGEST, LONGEST_COMMAND = 4096, 100_000  # characters; of a text as of a command
 NO_NUMBERS = (float("inf"), float("-inf"))
 # Facts with which roles of one run hand their results on. An earlier play has set them, no inventory.
 RESULT = re.compile(r"^forge_(\w+_result|host_facts|rollout_target)\Z")
@@ -111,7 +117,7 @@ def unusable(name: str, value: Any) -> str:
         return f"{name} must be less than 2147483648."
     if not isinstance(value, str):
         return ""
-    is_command = name in COMMANDS
+    is_command = name in COMMANDS + TEXTS
     most = LONGEST_COMMAND if is_command else LONGEST
     if len(value) > most:
         return f"{name} has {len(value)} characters: {most} are the most."
@@ -169,7 +175,19 @@ RULES = (
          "{name} must be a port, from 1 to 65535."),
     Rule("forge_health_status", matches(STATUS),
          "{name} must be a status of HTTP, from 100 to 599."),
-    Rule("forge_build_cache_mb forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
+    Rule("forge_edge_timeout forge_edge_tunnel_timeout forge_retry_after", lambda value: 0 < int(value) <= 604800,
+         "{name} must be seconds, from 1 to 604800."),
+    Rule("forge_ready_path", matches(PATH),
+         "{name} must be a path of a URL that starts with a slash."),
+    Rule("forge_edge_acme_server", matches(ACME),
+         "{name} must be a URL that starts with https."),
+    Rule("forge_edge_acme_email", lambda address: not address or bool(EMAIL.match(str(address))),
+         "{name} must be an address of mail."),
+    Rule("forge_edge_server_address", lambda address: not address or bool(HOST.match(str(address))),
+         "{name} must be an address or a name of a host, without a port."),
+    Rule("forge_edge_http forge_edge_https", bool,
+         "{name} must name at least one address."),
+    Rule("forge_build_cache_mb forge_edge_body_max_mb forge_edge_hsts_seconds forge_min_serving forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
          "forge_postgresql_max_connections forge_watch_seconds forge_wave_pause forge_worker_connections "
          "forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
@@ -199,7 +217,9 @@ RULES_FOR_ENTRIES = (
          "{name}: {value!r} must be a path below /var/cache, without a slash at its start, such as shop or shop/uploads."),
     Rule("forge_waves", matches(SHARE),
          "{name}: {value!r} must be a number of hosts, or a percentage of them such as 50%."),
-    Rule("forge_postgresql_clients", is_network,
+    Rule("forge_clients", lambda address: address == "any" or is_network(address),
+         "{name}: {value!r} must be an address, a network or any, such as 192.0.2.7 or 198.51.100.0/24."),
+    Rule("forge_postgresql_clients forge_edge_addresses", is_network,
          "{name}: {value!r} must be an address or a network, such as 192.0.2.7 or 198.51.100.0/24."),
     Rule("forge_writable_paths", matches(ROOT),
          "{name}: {value!r} must be an absolute path of letters, digits, dots, dashes and underscores."),

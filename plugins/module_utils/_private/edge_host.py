@@ -1,0 +1,263 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Puts an app on an edge, or takes it off, so that nothing is lost: a configuration is checked first, and then a reload."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from . import haproxy, systemd
+from .command import run
+from .edge_config import (
+    CONFIG,
+    HOME,
+    MARK,
+    Part,
+    certificate_file,
+    maintenance_file,
+    own_files,
+    part_file,
+    part_mark,
+    problems,
+    shared_files,
+)
+from .layout import read_file, read_json, write_atomically
+from .listening import Holder, why_taken
+from .ownership import is_same_project
+from .records import ProjectRecord
+
+UNIT = "haproxy.service"
+RELOAD = 20.0  # seconds until a new process answers
+PLACEHOLDER_DAYS = 3  # of a certificate that stands in until the first one is there
+
+
+class EdgeError(Exception):
+    """Raised when an edge cannot be as it is wanted; what served before goes on."""
+
+
+class Edge:
+    """
+    :param prefix: directory that stands for ``/``; only tests have another.
+    """
+
+    def __init__(self, app: str, prefix: str = "") -> None:
+        self.app = app
+        self.prefix = prefix
+
+    # -- what is there -----------------------------------------------------------------------------
+
+    def read(self, path: str) -> str | None:
+        """Text of a file; None when there is none."""
+        try:
+            return read_file(self.prefix + path).decode(errors="replace")
+        except OSError:
+            return None
+
+    def parts(self) -> list[Part]:
+        """What each app of this edge wants, by the apps' names."""
+        paths = sorted(glob.glob(self.prefix + part_file("*")))
+        return [part for path in paths if (part := Part.from_dict(read_json(path))).app]
+
+    def others(self) -> list[Part]:
+        return [part for part in self.parts() if part.app != self.app]
+
+    def is_installed(self) -> bool:
+        return os.path.exists(self.prefix + "/usr/sbin/haproxy")
+
+    def is_foreign(self) -> bool:
+        """Whether somebody else has configured HAProxy: not we, and not its package."""
+        text = self.read(CONFIG)
+        if text is None or text.startswith(MARK):
+            return False
+        shipped = run(["dpkg-query", "--show", "--showformat", "${Conffiles}\n", "haproxy"]).stdout
+        digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        return f"{CONFIG} {digest}" not in shipped
+
+    def other_config(self) -> str:
+        """A file that HAProxy is told to read in place of ours; empty when it is told none."""
+        found = re.search(r"^\s*CONFIG=\s*[\"']?([^\"'\s]+)", self.read("/etc/default/haproxy") or "", re.MULTILINE)
+        return found[1] if found and found[1] != CONFIG else ""
+
+    def problems(self, wanted: Part, take_over: Sequence[str]) -> list[str]:
+        """What is in the way of an app, a sentence each; none when nothing is."""
+        host = platform.node()
+        other = self.other_config()
+        if other:
+            return [f"HAProxy on {host} is told by /etc/default/haproxy to read {other}: it is somebody else's, so name another edge."]
+        if self.is_foreign() and "edge" not in take_over:
+            return [
+                f"{CONFIG} on {host} is somebody else's: name another edge, or let the app take HAProxy over with "
+                f"forge_take_over: [edge], which keeps that file as {CONFIG}.before and ends what it routes."
+            ]
+        mine = Part.from_dict(read_json(self.prefix + part_file(self.app)))
+        installed, project = ProjectRecord.from_dict(mine.project), ProjectRecord.from_dict(wanted.project)
+        if mine.app and not is_same_project(installed, project) and "project" not in take_over:
+            return [
+                f"The app {self.app} on the edge {host} is another project's, {installed.owner()}: give this app another name, "
+                "or say with forge_take_over: [project] that it is the same."
+            ]
+        return problems(wanted, self.others(), host) + self.taken(wanted)
+
+    def taken(self, wanted: Part) -> list[str]:
+        """Addresses that another program has."""
+        found = []
+        for name, address in wanted.addresses():
+            why = why_taken(address, [])
+            if isinstance(why, Holder) and (why.unit == UNIT or (not why.unit and why.program == "haproxy")):
+                continue
+            if isinstance(why, Holder):
+                found.append(
+                    f"{name}: {address} on {platform.node()} is taken by {why}: name another address, or stop what listens there."
+                )
+            elif why:
+                found.append(f"{name}: {address} on {platform.node()} {why}: name another one.")
+        return found
+
+    # -- what is to be -----------------------------------------------------------------------------
+
+    def files(self, part: Part | None, pages: dict[str, str], certificate: str) -> dict[str, str]:
+        """Path to text of all files that are to be there, the app's own included; without a part those of the others."""
+        parts = sorted([*self.others(), *([part] if part else [])], key=lambda each: each.app)
+        files = shared_files(parts) if parts else {}
+        if part:
+            text = json.dumps({"mark": part_mark(part.app), **part.to_dict()}, indent=1, sort_keys=True) + "\n"
+            files.update(own_files(part, text, pages))
+            pem = certificate or self.read(certificate_file(part.app)) or ""
+            if part.tls:
+                files[certificate_file(part.app)] = pem
+        if parts and self.read(maintenance_file()) is None:
+            files[maintenance_file()] = ""
+        return files
+
+    def differing(self, files: dict[str, str]) -> list[str]:
+        return [path for path, text in files.items() if self.read(path) != text]
+
+    def leftovers(self) -> list[str]:
+        """Files of the app, for its removal."""
+        found = [part_file(self.app), certificate_file(self.app), *glob.glob(f"{self.prefix}{HOME}/pages/{self.app}.*.h*")]
+        return [path for path in found if os.path.lexists(self.prefix + path.removeprefix(self.prefix))]
+
+    # -- make it so --------------------------------------------------------------------------------
+
+    def apply(self, files: dict[str, str], part: Part | None = None) -> str:
+        """Write what differs, and let HAProxy have it. Return how: nothing, certificate, reloaded or started.
+
+        :param part: with TLS but without a certificate yet, one that stands in is made.
+        :raises EdgeError: when HAProxy refuses the files, or does not take them; all is as before then.
+        """
+        if part and part.tls and not files[certificate_file(part.app)]:
+            files[certificate_file(part.app)] = placeholder(part.names)
+        differing = self.differing(files)
+        active = systemd.properties(UNIT, "ActiveState")["ActiveState"] == "active"
+        if not differing and active:
+            return "nothing"
+        self.check(files)
+        before = {path: self.read(path) for path in differing}
+        if CONFIG in differing and self.is_foreign():
+            shutil.copy2(self.prefix + CONFIG, f"{self.prefix}{CONFIG}.before")
+        self.write({path: files[path] for path in differing})
+        try:
+            if active and differing == [certificate_file(self.app)] and CONFIG not in differing:
+                haproxy.change_certificate(differing[0], files[differing[0]])
+                return "certificate"
+            return self.reload() if active else self.start()
+        except (haproxy.HAProxyError, systemd.SystemdError, EdgeError) as error:
+            self.write({path: text for path, text in before.items() if text is not None})
+            for path in (path for path, text in before.items() if text is None):
+                os.unlink(self.prefix + path)
+            raise EdgeError(f"HAProxy did not take its new configuration: {error}. What it served it serves.") from None
+
+    def write(self, files: dict[str, str]) -> None:
+        for path, text in files.items():
+            os.makedirs(os.path.dirname(self.prefix + path), mode=0o755, exist_ok=True)
+            secret = path.startswith(f"{HOME}/certificates/")
+            write_atomically(self.prefix + path, text.encode(), 0o600 if secret else 0o644)
+
+    def check(self, files: dict[str, str]) -> None:
+        """Let the real binary read the files in a directory of their own.
+
+        :raises EdgeError: with what it says of them.
+        """
+        trial = f"{HOME}.trial"
+        shutil.rmtree(self.prefix + trial, ignore_errors=True)
+        try:
+            with suppress(FileNotFoundError):
+                shutil.copytree(self.prefix + HOME, self.prefix + trial)
+            moved = {path.replace(HOME, trial).replace(CONFIG, f"{trial}/haproxy.cfg"): text for path, text in files.items()}
+            for path, text in moved.items():
+                os.makedirs(os.path.dirname(self.prefix + path), mode=0o700, exist_ok=True)
+                write_atomically(self.prefix + path, text.replace(f"{HOME}/", f"{trial}/").encode(), 0o600)
+            done = run(["haproxy", "-c", "-f", f"{self.prefix}{trial}/haproxy.cfg"], timeout=60)
+            if done.returncode != 0:
+                raise EdgeError(f"HAProxy refuses the configuration: {first_alert(done.stderr)}. Nothing was changed.")
+        finally:
+            shutil.rmtree(self.prefix + trial, ignore_errors=True)
+
+    def start(self) -> str:
+        systemd.systemctl("enable", "--quiet", UNIT)
+        systemd.systemctl("restart", UNIT)
+        return "started"
+
+    def reload(self) -> str:
+        """Let a new process take over the sockets; the old one answers what it has accepted.
+
+        :raises EdgeError: when no new one does. HAProxy's main process goes on with the old one then.
+        """
+        began, old = time.monotonic(), process()
+        systemd.systemctl("reload", UNIT)
+        while time.monotonic() - began < RELOAD:
+            new = process()
+            if new and new != old:
+                return "reloaded"
+            time.sleep(0.1)
+        raise EdgeError(first_alert("\n".join(systemd.journal(UNIT, began))))
+
+    def remove(self, files: dict[str, str], reload: Callable[[], str] | None = None) -> str:
+        """Take the app off this edge. The last one leaves HAProxy as its package starts it, without an address."""
+        if not files:
+            files = {CONFIG: f"{MARK}\n# No app is left here.\nglobal\n    stats socket {haproxy.ADMIN_SOCKET} mode 660 level admin\n"
+                     "\ndefaults\n    mode http\n    timeout connect 3s\n    timeout client 60s\n    timeout server 60s\n\n"
+                     "backend forge_nobody\n"}  # fmt: skip
+        how = self.apply(files)
+        for path in self.leftovers():
+            os.unlink(self.prefix + path.removeprefix(self.prefix))
+        return how
+
+
+def process() -> str:
+    """Number of the process that answers; empty when none does."""
+    try:
+        found = re.search(r"^Pid: (\d+)", haproxy.ask("show info"), re.MULTILINE)
+    except haproxy.HAProxyError:
+        return ""
+    return found[1] if found else ""
+
+
+def first_alert(text: str) -> str:
+    """The first thing that HAProxy complains of, without where it stands in a file of ours."""
+    found = re.findall(r"\[ALERT\]\s*(?:\(\d+\) )?:\s*(?:config : )?(.+)", text)
+    said = [re.sub(r"^parsing \[[^\]]*\]\s*:\s*", "", line).strip() for line in found]
+    return (said or [text.strip().splitlines()[-1] if text.strip() else "it does not say why"])[0].rstrip(".")
+
+
+def placeholder(names: Sequence[str]) -> str:
+    """A certificate and its key that nobody trusts: HAProxy opens no TLS without one."""
+    made = run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(PLACEHOLDER_DAYS),
+         "-subj", "/CN=placeholder", "-addext", f"subjectAltName={','.join(f'DNS:{name}' for name in names) or 'DNS:placeholder'}",
+         "-keyout", "-", "-out", "-"]
+    )  # fmt: skip
+    if made.returncode != 0:
+        raise EdgeError(f"openssl makes no certificate ({made.stderr.strip().splitlines()[-1]}): install it on the edge.")
+    return str(made.stdout)
+
+
