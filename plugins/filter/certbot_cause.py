@@ -36,7 +36,7 @@ _value:
 def certbot_cause(result: Mapping[str, Any]) -> str:
     said = f"{result.get('stdout') or ''}\n{result.get('stderr') or result.get('msg') or ''}"
     details = re.findall(r"^\s*(?:Domain: (\S+)|Detail: (.+))$", said, re.MULTILINE)
-    named = " ".join(domain and f"{domain}:" or f"{detail.strip().rstrip('.')}." for domain, detail in details)
+    named = " ".join(f"{domain}:" if domain else f"{detail.strip().rstrip('.')}." for domain, detail in details)
     if named:
         return named
     passing = ("Ask for help", "Saving debug log", "See the logfile", "- - -")

@@ -47,7 +47,9 @@ _value:
 """
 
 
-def edge_addresses(edges: Iterable[str], facts: Iterable[Mapping[str, Any]], given: list[str] | None = None) -> list[str]:
+def edge_addresses(
+    edges: Iterable[str], facts: Iterable[Mapping[str, Any]], given: list[str] | None = None
+) -> list[str]:
     """
     :raises AnsibleFilterError: where an edge was not looked at and no addresses are given.
     """

@@ -53,12 +53,26 @@ _value:
 """
 
 
-def socket_clients(edges: list[str], app: str, own: list[str], clients: list[str] | None = None, has_edges: bool = True) -> str:
+def socket_clients(
+    edges: list[str], app: str, own: list[str], clients: list[str] | None = None, has_edges: bool = True
+) -> str:
     if not has_edges or "any" in (clients or []):
         return ""
     allowed = sorted({*edges, *own, *map(str, clients or [])})
-    lines = [f"# {mark(app)}: changes by hand are replaced.", "# Who may reach the app: its edges and who is named in forge_clients."]
-    return "\n".join([*lines, "[Socket]", "IPAddressDeny=any", "IPAddressAllow=localhost", *(f"IPAddressAllow={each}" for each in allowed), ""])
+    lines = [
+        f"# {mark(app)}: changes by hand are replaced",
+        "# Who may reach the app: its edges and who is named in forge_clients",
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "[Socket]",
+            "IPAddressDeny=any",
+            "IPAddressAllow=localhost",
+            *(f"IPAddressAllow={each}" for each in allowed),
+            "",
+        ]
+    )
 
 
 class FilterModule:

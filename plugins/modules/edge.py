@@ -117,7 +117,13 @@ def present(edge: Edge, params: dict[str, Any], check: bool) -> str:
     return edge.apply(files, part)
 
 
-def absent(edge: Edge, check: bool) -> str:
+def changed_how(edge: Edge, params: dict[str, Any], check: bool) -> str:
+    """Do what is asked, or in check mode only tell; return how.
+
+    :raises EdgeError: saying why not.
+    """
+    if params["state"] == "present":
+        return present(edge, params, check)
     if not edge.leftovers():
         return "nothing"
     return "would change" if check else edge.remove(edge.files(None, {}, ""))
@@ -129,14 +135,13 @@ def main() -> None:
     edge = Edge(module.params["app"])
     try:
         with exclusive_lock(LOCK, WAIT):  # other apps' controllers write the same files
-            if module.params["state"] == "absent":
-                how = absent(edge, module.check_mode)
-            else:
-                how = present(edge, module.params, module.check_mode)
+            how = changed_how(edge, module.params, module.check_mode)
     except EdgeError as error:
         module.fail_json(msg=str(error))
     except LockHeld:
-        module.fail_json(msg=f"Another run has been at work on the edge {platform.node()} for {WAIT} s: run again when it is done.")
+        module.fail_json(
+            msg=f"Another run has been at work on the edge {platform.node()} for {WAIT} s: run again when it is done."
+        )
     module.exit_json(
         changed=how != "nothing",
         how=how,

@@ -88,7 +88,9 @@ def set_maintenance(app: str, on: bool) -> None:
     :raises HAProxyError: when that does not know the list, as it has no such app.
     """
     others = [name for name in apps_in_maintenance() if name != app]
-    write_atomically(maintenance_file(), "".join(f"{name}\n" for name in [*others, *([app] if on else [])]).encode(), 0o644)
+    write_atomically(
+        maintenance_file(), "".join(f"{name}\n" for name in [*others, *([app] if on else [])]).encode(), 0o644
+    )
     answer = haproxy.ask(f"{'add' if on else 'del'} acl {maintenance_file()} {app}")
     if answer:
         raise haproxy.HAProxyError(answer)
@@ -105,7 +107,9 @@ def main() -> None:
         if changed and not module.check_mode:
             set_maintenance(app, bool(wanted))
         seconds = 0.0 if module.check_mode else params["seconds"]
-        found = haproxy.wait_for(app, params["names"], params["up"], seconds) if params["names"] else haproxy.servers(app)
+        found = (
+            haproxy.wait_for(app, params["names"], params["up"], seconds) if params["names"] else haproxy.servers(app)
+        )
     except haproxy.HAProxyError as error:
         module.fail_json(msg=f"{error}: is the app on this edge, as the playbook site puts it there?")
     module.exit_json(changed=changed, servers=found, in_maintenance=bool(wanted) if changed else was)

@@ -15,7 +15,7 @@ from .records import Document
 
 HOME = "/etc/haproxy/forge"
 CONFIG = "/etc/haproxy/haproxy.cfg"
-MARK = "# Managed by thecodeforge.fastapi, for all apps of this edge: changes by hand are replaced."
+MARK = "# Managed by thecodeforge.fastapi, for all apps of this edge: changes by hand are replaced"
 ADMIN_SOCKET = "/run/haproxy/admin.sock"
 # Mozilla's "intermediate", without the suites that need parameters for Diffie-Hellman: https://ssl-config.mozilla.org
 CIPHERS = (
@@ -221,5 +221,7 @@ def problems(wanted: Part, others: Sequence[Part], host: str) -> list[str]:
         same_use = name == other_name and one == two
         if overlap(one, two) and not same_use and not (app == other_app and app != wanted.app):
             whose = "" if app == other_app else f" of the app {other_app}"
-            found.append(f"{name}: {address} and {other_address} ({other_name}{whose}) overlap on {host}: choose another one.")
+            found.append(
+                f"{name}: {address} and {other_address} ({other_name}{whose}) overlap on {host}: choose another one."
+            )
     return list(dict.fromkeys(found))

@@ -92,7 +92,9 @@ class Edge:
         host = platform.node()
         other = self.other_config()
         if other:
-            return [f"HAProxy on {host} is told by /etc/default/haproxy to read {other}: it is somebody else's, so name another edge."]
+            return [
+                f"HAProxy on {host} is told by /etc/default/haproxy to read {other}: it is somebody else's, so name another edge."
+            ]
         if self.is_foreign() and "edge" not in take_over:
             return [
                 f"{CONFIG} on {host} is somebody else's: name another edge, or let the app take HAProxy over with "
@@ -143,7 +145,11 @@ class Edge:
 
     def leftovers(self) -> list[str]:
         """Files of the app, for its removal."""
-        found = [part_file(self.app), certificate_file(self.app), *glob.glob(f"{self.prefix}{HOME}/pages/{self.app}.*.h*")]
+        found = [
+            part_file(self.app),
+            certificate_file(self.app),
+            *glob.glob(f"{self.prefix}{HOME}/pages/{self.app}.*.h*"),
+        ]
         return [path for path in found if os.path.lexists(self.prefix + path.removeprefix(self.prefix))]
 
     # -- make it so --------------------------------------------------------------------------------
@@ -192,7 +198,9 @@ class Edge:
         try:
             with suppress(FileNotFoundError):
                 shutil.copytree(self.prefix + HOME, self.prefix + trial)
-            moved = {path.replace(HOME, trial).replace(CONFIG, f"{trial}/haproxy.cfg"): text for path, text in files.items()}
+            moved = {
+                path.replace(HOME, trial).replace(CONFIG, f"{trial}/haproxy.cfg"): text for path, text in files.items()
+            }
             for path, text in moved.items():
                 os.makedirs(os.path.dirname(self.prefix + path), mode=0o700, exist_ok=True)
                 write_atomically(self.prefix + path, text.replace(f"{HOME}/", f"{trial}/").encode(), 0o600)
@@ -257,7 +265,7 @@ def placeholder(names: Sequence[str]) -> str:
          "-keyout", "-", "-out", "-"]
     )  # fmt: skip
     if made.returncode != 0:
-        raise EdgeError(f"openssl makes no certificate ({made.stderr.strip().splitlines()[-1]}): install it on the edge.")
+        raise EdgeError(
+            f"openssl makes no certificate ({made.stderr.strip().splitlines()[-1]}): install it on the edge."
+        )
     return str(made.stdout)
-
-

@@ -40,7 +40,7 @@ def ask(command: str, path: str = ADMIN_SOCKET) -> str:
             peer.settimeout(TIMEOUT)
             peer.connect(path)
             peer.sendall(command.encode() + b"\n")
-            parts = []
+            parts: list[bytes] = []
             while True:
                 part = peer.recv(65536)
                 if not part:

@@ -39,7 +39,9 @@ def pem_text(variable: str, value: str) -> str:
 def covers(certificate: x509.Certificate, name: str) -> bool:
     """Whether a certificate is for a name, of a host or with ``*.`` for all below."""
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+            x509.DNSName
+        )
     except x509.ExtensionNotFound:
         return False
     known = {each.lower() for each in names}
@@ -53,28 +55,38 @@ def whole_pem(certificate: str, key: str, names: Iterable[str], now: dt.datetime
     :param names: of the app.
     :raises CertificateError: when they do not belong together, have no time left, or are not for a name.
     """
-    now = now or dt.datetime.now(dt.timezone.utc)
+    now = now or dt.datetime.now(dt.UTC)
     chain_text, key_text = pem_text("forge_edge_certificate", certificate), pem_text("forge_edge_key", key)
     try:
         first = x509.load_pem_x509_certificate(chain_text.encode())
     except ValueError:
-        raise CertificateError("forge_edge_certificate holds no certificate: it must be a PEM, the chain behind it.") from None
+        raise CertificateError(
+            "forge_edge_certificate holds no certificate: it must be a PEM, the chain behind it."
+        ) from None
     try:
         private = load_pem_private_key(key_text.encode(), None)
     except TypeError:
-        raise CertificateError("forge_edge_key is encrypted, and HAProxy could not read it: take the password off it.") from None
+        raise CertificateError(
+            "forge_edge_key is encrypted, and HAProxy could not read it: take the password off it."
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError("forge_edge_key holds no private key: it must be a PEM.") from None
     encoding = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*encoding) != first.public_key().public_bytes(*encoding):
-        raise CertificateError("forge_edge_key is not the key of forge_edge_certificate: give the two that belong together.")
+        raise CertificateError(
+            "forge_edge_key is not the key of forge_edge_certificate: give the two that belong together."
+        )
     # Until cryptography 42 these had no time zone.
-    begins, ends = (moment.replace(tzinfo=dt.timezone.utc) for moment in (first.not_valid_before, first.not_valid_after))
+    begins, ends = (moment.replace(tzinfo=dt.UTC) for moment in (first.not_valid_before, first.not_valid_after))
     if ends <= now:
         raise CertificateError(f"forge_edge_certificate has expired on {ends:%Y-%m-%d}: give a new one.")
     if begins > now:
-        raise CertificateError(f"forge_edge_certificate is not valid before {begins:%Y-%m-%d %H:%M} UTC: give one that is.")
+        raise CertificateError(
+            f"forge_edge_certificate is not valid before {begins:%Y-%m-%d %H:%M} UTC: give one that is."
+        )
     missed = [name for name in names if not covers(first, name)]
     if missed:
-        raise CertificateError(f"forge_edge_certificate is not for {', '.join(missed)}, which forge_edge_names has: give one for all.")
+        raise CertificateError(
+            f"forge_edge_certificate is not for {', '.join(missed)}, which forge_edge_names has: give one for all."
+        )
     return chain_text + key_text

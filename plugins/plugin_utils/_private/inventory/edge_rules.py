@@ -31,9 +31,13 @@ def wrong_edge(values: dict[str, Any], is_edge: bool, has_edges: bool) -> list[s
     ]
     for variable in ("forge_maintenance_page", "forge_edge_unavailable_page"):
         if len(str(values[variable])) > LARGEST_PAGE:
-            problems.append(f"{variable} has more than {LARGEST_PAGE} characters, which HAProxy cannot hold: make it smaller.")
+            problems.append(
+                f"{variable} has more than {LARGEST_PAGE} characters, which HAProxy cannot hold: make it smaller."
+            )
     if has_edges and all(str(each).startswith("/") for each in values["forge_listen"]):
-        problems.append("forge_listen has unix sockets alone, which no edge can reach: add an address such as 0.0.0.0:8000.")
+        problems.append(
+            "forge_listen has unix sockets alone, which no edge can reach: add an address such as 0.0.0.0:8000."
+        )
     if not is_edge or problems:
         return problems
     return [*wrong_tls(values, names), *wrong_addresses(values), *wrong_times(values)]
@@ -49,7 +53,9 @@ def wrong_tls(values: dict[str, Any], names: list[str]) -> list[str]:
     if tls in ("acme", "own") and not names:
         return [f"forge_edge_tls: {tls} needs forge_edge_names, which the certificate is to be for."]
     if tls == "acme" and any(name.startswith("*.") for name in names):
-        return ["forge_edge_tls: acme is for names without *, as it proves them over HTTP: name each, or give a certificate."]
+        return [
+            "forge_edge_tls: acme is for names without *, as it proves them over HTTP: name each, or give a certificate."
+        ]
     if tls == "acme" and not any(endpoint(str(each)).port == 80 for each in values["forge_edge_http"]):
         return ["forge_edge_tls: acme needs port 80 in forge_edge_http, where the authority asks."]
     if tls != "given":
@@ -62,10 +68,16 @@ def wrong_tls(values: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def wrong_addresses(values: dict[str, Any]) -> list[str]:
-    used = ["forge_edge_http", *(["forge_edge_https"] if values["forge_edge_tls"] != "none" else []), "forge_edge_metrics"]
+    used = [
+        "forge_edge_http",
+        *(["forge_edge_https"] if values["forge_edge_tls"] != "none" else []),
+        "forge_edge_metrics",
+    ]
     entries = [(name, str(each)) for name in used for each in values[name]]
     wrong = [
-        f"{name}: {each!r} must be address:port or a port." for name, each in entries if not is_address(each) or each[0] == "/"
+        f"{name}: {each!r} must be address:port or a port."
+        for name, each in entries
+        if not is_address(each) or each[0] == "/"
     ]
     if wrong:
         return wrong

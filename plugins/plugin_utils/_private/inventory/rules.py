@@ -187,7 +187,10 @@ RULES = (
          "{name} must be an address or a name of a host, without a port."),
     Rule("forge_edge_http forge_edge_https", bool,
          "{name} must name at least one address."),
-    Rule("forge_build_cache_mb forge_edge_body_max_mb forge_edge_hsts_seconds forge_min_serving forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
+    Rule("forge_edge_body_max_mb forge_edge_hsts_seconds forge_min_serving forge_drain_notice_seconds forge_drain_wait_seconds",
+         lambda value: int(value) >= 0,
+         "{name} must not be negative."),
+    Rule("forge_build_cache_mb forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
          "forge_postgresql_max_connections forge_watch_seconds forge_wave_pause forge_worker_connections "
          "forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
