@@ -34,6 +34,10 @@ NO_POSTGRESQL = (
     "The database of the group forge_database needs the collection community.postgresql, which the controller does not have: "
     "ansible-galaxy collection install community.postgresql."
 )
+NO_CRYPTO = (
+    "forge_edge_tls: own needs the collection community.crypto, which the controller does not have: "
+    "ansible-galaxy collection install community.crypto."
+)
 # In place of the database's URL while variables are checked, so that it is seen which of them refer to it.
 STANDS_FOR = "known-when-the-server-was-looked-at"
 STANDS_FOR_URL = f"postgresql://{STANDS_FOR}:{STANDS_FOR}@{STANDS_FOR}:5432/{STANDS_FOR}"
@@ -71,6 +75,8 @@ class ActionModule(ActionBase):
             groups = (task_vars or {}).get("groups", {})
             is_edge = (task_vars or {}).get("inventory_hostname") in groups.get("forge_edge", [])
             problems += wrong_edge(values, is_edge, has_edges=bool(groups.get("forge_edge")))
+            if is_edge and values.get("forge_edge_tls") == "own" and not has_collection("community", "crypto"):
+                problems.append(NO_CRYPTO)
         uses = uses_database(values)
         if uses and (task_vars or {}).get("groups", {}).get("forge_database"):
             problems += [] if has_collection("community", "postgresql") else [NO_POSTGRESQL]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: edge
-short_description: Put an app on an edge, or take it off
+short_description: Put an app on an edge
 version_added: 1.1.0
 description:
   - Writes the configuration of HAProxy from what each app of the host wants. HAProxy itself checks it in a directory of its
@@ -18,11 +18,6 @@ options:
     description: Name of the app.
     type: str
     required: true
-  state:
-    description: Whether the edge is to have the app.
-    type: str
-    choices: [present, absent]
-    default: present
   part:
     description:
       - What the app wants, as a C(Part) of C(module_utils/_private/edge_config.py) has it. C(names), C(http), C(https),
@@ -48,10 +43,13 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Take the app off the edge
+- name: Put the app on the edge
   thecodeforge.fastapi.edge:
     app: shop
-    state: absent
+    part:
+      names: [shop.example.org]
+      http: ["0.0.0.0:80"]
+      backend: "{{ lookup('ansible.builtin.template', 'backend.cfg.j2') }}"
 """
 
 RETURN = r"""
@@ -87,11 +85,11 @@ from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.systemd import properties
 
-LOCK, WAIT = "/run/thecodeforge.fastapi.edge/lock", 60  # seconds
+LOCK = "/run/thecodeforge.fastapi.edge/lock"
+WAIT = 60  # seconds
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "app": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "part": {"type": "dict", "default": {}},
     "pages": {"type": "dict", "default": {}},
     "certificate": {"type": "str", "default": "", "no_log": True},
@@ -117,25 +115,13 @@ def present(edge: Edge, params: dict[str, Any], check: bool) -> str:
     return edge.apply(files, part)
 
 
-def changed_how(edge: Edge, params: dict[str, Any], check: bool) -> str:
-    """Do what is asked, or in check mode only tell; return how.
-
-    :raises EdgeError: saying why not.
-    """
-    if params["state"] == "present":
-        return present(edge, params, check)
-    if not edge.leftovers():
-        return "nothing"
-    return "would change" if check else edge.remove(edge.files(None, {}, ""))
-
-
 @tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     edge = Edge(module.params["app"])
     try:
         with exclusive_lock(LOCK, WAIT):  # other apps' controllers write the same files
-            how = changed_how(edge, module.params, module.check_mode)
+            how = present(edge, module.params, module.check_mode)
     except EdgeError as error:
         module.fail_json(msg=str(error))
     except LockHeld:

@@ -13,15 +13,18 @@ description:
     app is stopped as its service would be, so it answers what it has accepted.
   - Of a PostgreSQL server, the app's configuration file and access rules. The server is told to read its configuration
     again, and never restarted.
+  - Of an edge, the app's part of HAProxy's configuration, which is reloaded. The last app leaves it without an address.
   - Data goes only with O(data=true), which are state and cache directories, the ledger, the database and its owner.
   - What somebody has put into a directory of the app stays, with what it lies in.
 author: The Code Forge (@thecodeforge)
 options:
   part:
-    description: Which part of the app this host has, V(app) what serves, V(database) its part of a PostgreSQL server.
+    description: >-
+      Which part of the app this host has, V(app) what serves, V(database) its part of a PostgreSQL server, V(edge) its part of an
+      edge.
     type: str
     default: app
-    choices: [app, database]
+    choices: [app, database, edge]
   user:
     description: Account of the app, beside those that its units name.
     type: str
@@ -87,6 +90,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.database_removal import DatabaseRemoval
+from ..module_utils._private.edge_removal import EdgeRemoval
 from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.layout import Layout, read_json
 from ..module_utils._private.records import ProjectRecord
@@ -95,7 +99,7 @@ from ..module_utils._private.removal import Inventory, Removal, RemovalError, ch
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "app": {"type": "str", "required": True},
     "root": {"type": "path", "required": True},
-    "part": {"type": "str", "default": "app", "choices": ["app", "database"]},
+    "part": {"type": "str", "default": "app", "choices": ["app", "database", "edge"]},
     "user": {"type": "str", "default": ""},
     "project": {"type": "dict", "default": {}},
     "take_over": {"type": "list", "elements": "str", "default": []},
@@ -106,7 +110,11 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 }
 
 
-def removal_of(params: dict[str, Any]) -> Removal | DatabaseRemoval:
+def removal_of(params: dict[str, Any]) -> Removal | DatabaseRemoval | EdgeRemoval:
+    if params["part"] == "edge":
+        return EdgeRemoval(
+            params["app"], None if "project" in params["take_over"] else ProjectRecord.from_dict(params["project"])
+        )
     if params["part"] == "database":
         project = None if "project" in params["take_over"] else ProjectRecord.from_dict(params["project"])
         return DatabaseRemoval(params["app"], params["port"], params["data"], project)

@@ -2,22 +2,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Clients of several kinds against one address, until told to stop; prints what was lost as JSON.
 
-usage: load.py http://HOST:PORT [--seconds N]   (stops at N seconds, or at the end of standard input)
+usage: load.py http[s]://HOST:PORT [--seconds N]   (stops at N seconds, or at the end of standard input)
 
 A request is lost when it is refused, reset, closed without an answer, answered with 5xx, or timed out. Clients are
 plain sockets that never retry, so that nothing is hidden. A closed connection between two requests is no loss: HTTP
 allows it, and a client then connects again; but it counts as "reconnects". A websocket is lost when it ends with
 another code than 1012, an event stream when it ends without its last chunk.
 
-The kinds slow, sse and websocket need the routes of routes.py in the app.
+The kind thinking posts over a kept connection every 15 to 25 seconds. The kinds slow, sse and websocket need the routes
+of routes.py in the app.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
+import ssl
 import sys
 import time
 import uuid
@@ -29,6 +32,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 TIMEOUT = 30.0
 SERVICE_RESTART = 1012
+PAUSES = {"pausing": (1, 2), "thinking": (15, 25)}  # seconds between two requests
 
 
 class Lost(Exception):
@@ -38,8 +42,10 @@ class Lost(Exception):
 class Connection:
     """One HTTP/1.1 connection."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.host, self.port = host, port
+    def __init__(self, host: str, port: int, secure: bool = False, name: str = "") -> None:
+        """:param name: by which the server knows what is asked for; its address when empty."""
+        self.host, self.port, self.name = host, port, name or host
+        self.context = ssl._create_unverified_context() if secure else None
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
 
@@ -64,10 +70,11 @@ class Connection:
         """Send a request and read the head of its answer."""
         if self.writer is None:
             try:
-                self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+                names = {"ssl": self.context, "server_hostname": self.name} if self.context else {}
+                self.reader, self.writer = await asyncio.open_connection(self.host, self.port, **names)
             except OSError as error:
                 raise Lost(f"refused: {type(error).__name__}") from None
-        head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {len(body)}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self.name}\r\nContent-Length: {len(body)}\r\n"
         head += "Content-Type: application/json\r\n" if body else ""
         head += "Connection: close\r\n\r\n" if close else "\r\n"
         self.writer.write(head.encode() + body)
@@ -93,9 +100,10 @@ def how(error: Exception) -> str:
 
 
 class Load:
-    def __init__(self, url: str, pause: float = 0, name: str = "load", resumes: bool = False) -> None:
+    def __init__(self, url: str, pause: float = 0, name: str = "load", resumes: bool = False, authority: str = "") -> None:
         address = urlsplit(url)
-        self.host, self.port = str(address.hostname), int(address.port or 80)
+        self.secure, self.authority = address.scheme == "https", authority
+        self.host, self.port = str(address.hostname), int(address.port or (443 if self.secure else 80))
         self.pause, self.name, self.resumes = pause, name, resumes
         self.stopping = asyncio.Event()
         self.requests: Counter[str] = Counter()
@@ -107,7 +115,7 @@ class Load:
         self.samples: list[tuple[str, float, float]] = []  # kind, when it was answered, seconds
 
     async def client(self, kind: str) -> None:
-        connection = Connection(self.host, self.port)
+        connection = Connection(self.host, self.port, self.secure, self.authority)
         ended_on = ""
         while not self.stopping.is_set():
             if connection.closed_by_server():
@@ -126,8 +134,9 @@ class Load:
                 ended_on = ""
                 await asyncio.sleep(0.05)
             self.requests[kind] += 1
-            if pause := random.uniform(1, 2) if kind == "pausing" else self.pause:
-                await asyncio.sleep(pause)
+            if pause := random.uniform(*PAUSES[kind]) if kind in PAUSES else self.pause:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), pause)
         connection.drop()
 
     async def keepalive(self, connection: Connection) -> None:
@@ -138,6 +147,9 @@ class Load:
 
     async def pausing(self, connection: Connection) -> None:
         await connection.ask("GET", "/version")
+
+    async def thinking(self, connection: Connection) -> None:
+        await self.post(connection)
 
     async def slow(self, connection: Connection) -> None:
         await connection.ask("GET", "/bench/slow")
@@ -240,13 +252,14 @@ def main() -> None:
     parser.add_argument("--clients", default="keepalive=6,closing=4,post=4,pausing=6")
     parser.add_argument("--pause", type=float, default=0, help="seconds that a client waits after each request")
     parser.add_argument("--name", default="load", help="name of the parts that are posted")
+    parser.add_argument("--authority", default="", help="name of the host that is asked for; its address when absent")
     parser.add_argument("--resumes", action="store_true", help="a stream must go on at another generation")
     parser.add_argument("--samples", help="file for kind, time and seconds of each request")
     given = parser.parse_args()
     clients = {kind: int(count) for kind, count in (part.split("=") for part in given.clients.split(","))}
 
     async def run() -> None:
-        load = Load(given.url, given.pause, given.name, given.resumes)
+        load = Load(given.url, given.pause, given.name, given.resumes, given.authority)
         result = await load.run(clients, given.seconds)
         if given.samples:
             with open(given.samples, "w", encoding="ascii") as handle:

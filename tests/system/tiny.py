@@ -104,23 +104,25 @@ def write_project(directory: Path, *requirements: str, **files: str) -> Path:
 
 
 @contextmanager
-def load(url: str, **clients: int) -> Iterator[dict[str, Any]]:
+def load(url: str, authority: str = "", **clients: int) -> Iterator[dict[str, Any]]:
     """Requests of several kinds while the block runs; afterwards the mapping says what became of them.
 
     ``silence`` is the longest time, in seconds, in which nobody was answered.
 
+    :param authority: name of the host that is asked for; its address when empty.
     :param clients: kind to number of clients; several of each when there are none.
     """
     kinds = clients or {"keepalive": 2, "closing": 2, "post": 2, "pausing": 6}
     command = [sys.executable, str(REPOSITORY / "tests" / "bench" / "load.py"), url]
     samples = tempfile.NamedTemporaryFile("r")  # noqa: SIM115
     command += ["--clients", ",".join(f"{kind}={count}" for kind, count in kinds.items()), "--samples", samples.name]
+    command += ["--authority", authority] if authority else []
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = {}
     try:
         yield result
     finally:
-        output, _errors = process.communicate(timeout=120)
+        output, _errors = process.communicate(timeout=180)
     with samples:
         answered = sorted(float(line.split()[1]) for line in samples)
     silence = max((later - earlier for earlier, later in pairwise(answered)), default=0.0)

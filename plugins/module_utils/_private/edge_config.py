@@ -10,7 +10,6 @@ from itertools import combinations
 from typing import Any
 
 from .listening import V4, V6, Endpoint, endpoint, overlap
-from .ownership import mark
 from .records import Document
 
 HOME = "/etc/haproxy/forge"
@@ -195,10 +194,6 @@ def own_files(part: Part, text: str, pages: dict[str, str]) -> dict[str, str]:
     :param pages: name to text, ``unavailable.http`` and ``maintenance.html``.
     """
     return {part_file(part.app): text, **{f"{HOME}/pages/{part.app}.{name}": page for name, page in pages.items()}}
-
-
-def part_mark(app: str) -> str:
-    return mark(app)
 
 
 def problems(wanted: Part, others: Sequence[Part], host: str) -> list[str]:

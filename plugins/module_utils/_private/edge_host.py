@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from . import haproxy, systemd
@@ -26,17 +26,28 @@ from .edge_config import (
     maintenance_file,
     own_files,
     part_file,
-    part_mark,
     problems,
     shared_files,
 )
 from .layout import read_file, read_json, write_atomically
 from .listening import Holder, why_taken
-from .ownership import is_same_project
+from .ownership import is_same_project, mark
 from .records import ProjectRecord
 
 UNIT = "haproxy.service"
 RELOAD = 20.0  # seconds until a new process answers
+PAGES = ("maintenance.html", "unavailable.http")
+NO_APP = f"""\
+{MARK}
+# No app is left here.
+global
+    stats socket {haproxy.ADMIN_SOCKET} mode 660 level admin
+
+backend forge_nobody
+    mode http
+    timeout connect 3s
+    timeout server 60s
+"""
 PLACEHOLDER_DAYS = 3  # of a certificate that stands in until the first one is there
 
 
@@ -131,7 +142,7 @@ class Edge:
         parts = sorted([*self.others(), *([part] if part else [])], key=lambda each: each.app)
         files = shared_files(parts) if parts else {}
         if part:
-            text = json.dumps({"mark": part_mark(part.app), **part.to_dict()}, indent=1, sort_keys=True) + "\n"
+            text = json.dumps({"mark": mark(part.app), **part.to_dict()}, indent=1, sort_keys=True) + "\n"
             files.update(own_files(part, text, pages))
             pem = certificate or self.read(certificate_file(part.app)) or ""
             if part.tls:
@@ -145,12 +156,9 @@ class Edge:
 
     def leftovers(self) -> list[str]:
         """Files of the app, for its removal."""
-        found = [
-            part_file(self.app),
-            certificate_file(self.app),
-            *glob.glob(f"{self.prefix}{HOME}/pages/{self.app}.*.h*"),
-        ]
-        return [path for path in found if os.path.lexists(self.prefix + path.removeprefix(self.prefix))]
+        pages = [f"{HOME}/pages/{self.app}.{name}" for name in PAGES]
+        found = [part_file(self.app), certificate_file(self.app), *pages]
+        return [path for path in found if os.path.lexists(self.prefix + path)]
 
     # -- make it so --------------------------------------------------------------------------------
 
@@ -229,15 +237,14 @@ class Edge:
             time.sleep(0.1)
         raise EdgeError(first_alert("\n".join(systemd.journal(UNIT, began))))
 
-    def remove(self, files: dict[str, str], reload: Callable[[], str] | None = None) -> str:
-        """Take the app off this edge. The last one leaves HAProxy as its package starts it, without an address."""
-        if not files:
-            files = {CONFIG: f"{MARK}\n# No app is left here.\nglobal\n    stats socket {haproxy.ADMIN_SOCKET} mode 660 level admin\n"
-                     "\ndefaults\n    mode http\n    timeout connect 3s\n    timeout client 60s\n    timeout server 60s\n\n"
-                     "backend forge_nobody\n"}  # fmt: skip
-        how = self.apply(files)
+    def remove(self) -> str:
+        """Take the app off this edge. The last one leaves HAProxy without an address.
+
+        :raises EdgeError: when HAProxy does not take that.
+        """
+        how = self.apply(self.files(None, {}, "") or {CONFIG: NO_APP})
         for path in self.leftovers():
-            os.unlink(self.prefix + path.removeprefix(self.prefix))
+            os.unlink(self.prefix + path)
         return how
 
 

@@ -36,7 +36,7 @@ LAYER_ID = re.compile(r"^[0-9a-f]{12}-py3\.\d+\Z")
 NOTHING = re.compile(r"(?!)")
 OF_MANY = ("generations", "releases", "layers", "tools")
 # What comes and goes with runs: it goes with the rest, and is not worth a word.
-HOUSEKEEPING = {"project.json", "lock.json", "locks", *OLDER_LOCKS}
+HOUSEKEEPING = {"project.json", "lock.json", "locks", "drain", "maintenance", *OLDER_LOCKS}
 NOT_OURS = "it does not carry the mark of this app"
 CHANGED = "somebody has changed or added something in it"
 DATA = "data: it goes when forge_remove_data names the app too"
@@ -97,7 +97,7 @@ class Removal:
         self.layout = layout
         self.app = layout.app
         self.data = data
-        self.units = {name: installed_text(layout, name) for name in self._files(layout.units) if self.is_unit(name)}
+        self.units = {name: self._text_of(name) for name in self._files(layout.units) if self.is_unit(name)}
         self.own = {name: text for name, text in self.units.items() if marked_app(text, name) == self.app}
         self.users = sorted({user, *self.said("User")})
         named = [f"/var/{kind}/{name}" for option, kind in (("StateDirectory", "lib"), ("CacheDirectory", "cache"))
@@ -112,6 +112,16 @@ class Removal:
             return sorted(os.listdir(directory))
         except OSError:
             return []
+
+    def _text_of(self, name: str) -> str:
+        """Text of a unit file; of a directory with drop-ins that of all, or none where one of them is somebody else's."""
+        if not name.endswith(".d"):
+            return installed_text(self.layout, name)
+        texts = [
+            installed_text(self.layout, os.path.join(name, each))
+            for each in self._files(os.path.join(self.layout.units, name))
+        ]
+        return "".join(texts) if all(marked_app(text) == self.app for text in texts) else ""
 
     def is_unit(self, name: str) -> bool:
         """Is this the name of a unit file, or of its drop-ins, that the app would have?"""
@@ -137,6 +147,9 @@ class Removal:
         found = Inventory()
         for name in sorted(self.units):
             found.add("unit", name, "" if name in self.own else NOT_OURS)
+        drop_in = self.layout.socket_clients
+        if os.path.basename(os.path.dirname(drop_in)) not in self.own and os.path.isfile(drop_in):
+            found.add("path", drop_in)  # an admin's lies beside it
         for path in self._paths(self.layout.run):
             name = os.path.basename(path).removesuffix(".sock")
             found.add("path", path, "" if GENERATION_ID.match(name) else NOT_OURS)

@@ -13,7 +13,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 BEGIN = "-----BEGIN"
-SOON = dt.timedelta(days=14)
 
 
 class CertificateError(Exception):
@@ -48,6 +47,15 @@ def covers(certificate: x509.Certificate, name: str) -> bool:
     return name in known or (not name.startswith("*.") and f"*.{name.partition('.')[2]}" in known)
 
 
+def valid(certificate: x509.Certificate) -> tuple[dt.datetime, dt.datetime]:
+    """When a certificate begins to be valid, and ends."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return certificate.not_valid_before.replace(tzinfo=dt.UTC), certificate.not_valid_after.replace(
+        tzinfo=dt.UTC
+    )  # before 42
+
+
 def whole_pem(certificate: str, key: str, names: Iterable[str], now: dt.datetime | None = None) -> str:
     """Certificate, chain and key in one text, as HAProxy takes them.
 
@@ -76,8 +84,7 @@ def whole_pem(certificate: str, key: str, names: Iterable[str], now: dt.datetime
         raise CertificateError(
             "forge_edge_key is not the key of forge_edge_certificate: give the two that belong together."
         )
-    # Until cryptography 42 these had no time zone.
-    begins, ends = (moment.replace(tzinfo=dt.UTC) for moment in (first.not_valid_before, first.not_valid_after))
+    begins, ends = valid(first)
     if ends <= now:
         raise CertificateError(f"forge_edge_certificate has expired on {ends:%Y-%m-%d}: give a new one.")
     if begins > now:

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-# Managed by thecodeforge.fastapi, for all apps of this edge: changes by hand are replaced
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
+# Managed by thecodeforge.fastapi, for all apps of this edge: changes by hand are replaced
 """Gives HAProxy a certificate that certbot has renewed, without a reload. certbot says which in RENEWED_LINEAGE."""
 
 from __future__ import annotations

@@ -256,3 +256,14 @@ def test_the_app_of_another_project_is_not_removed_unless_it_is_taken_over(tmp_p
         module.removal_of(params)
     assert module.removal_of({**params, "project": {"id": "theirs"}})
     assert module.removal_of({**params, "take_over": ["project"]})
+
+
+def test_who_may_reach_the_socket_goes_and_what_an_admin_has_added_beside_it_stays(shop: Shop) -> None:
+    directory = shop.units / "shop.socket.d"
+    directory.mkdir()
+    (directory / "edge.conf").write_text(f"{HEAD}[Socket]\nIPAddressDeny=any\n")
+    assert "shop.socket.d" in shop.removal().find().names("unit")
+    (directory / "theirs.conf").write_text("[Socket]\nBacklog=9\n")
+    found = shop.removal().find()
+    assert "shop.socket.d" not in found.names("unit")
+    assert str(directory / "edge.conf") in found.names("path")

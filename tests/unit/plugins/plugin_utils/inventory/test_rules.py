@@ -14,6 +14,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.inve
     RESULT,
     RULES,
     RULES_FOR_ENTRIES,
+    TEXTS,
     database_url_problem,
     declared_options,
     wrong_names,
@@ -73,7 +74,7 @@ WRONG: dict[str, Any] = {
 RIGHT = {
     "truth": lambda spec, name: spec["type"] == "bool",
     "text": lambda spec, name: spec["type"] == "str",
-    "line break": lambda spec, name: name in COMMANDS,
+    "line break": lambda spec, name: name in COMMANDS + TEXTS,
     "mapping": lambda spec, name: name.startswith("forge_environment"),
     "list of lists": lambda spec, name: name == "forge_rollout_waves",
 }
