@@ -66,11 +66,17 @@ def row(host: str, status: Mapping[str, Any], release: Mapping[str, Any]) -> lis
         str(status["generations"].get(status["live"], {}).get("commit") or "-")[:10],
         status["since"] or "-",
         str(status["workers"]),
-        "yes" if status["healthy"] else f"no: {status['problem']}",
+        healthy(status),
         status["previous"] or "-",
         drift(status["live"], release),
         f"{lock['user']}@{lock['host']} ({lock['reason']}) since {lock['since']}" if lock else "-",
     ]
+
+
+def healthy(status: Mapping[str, Any]) -> str:
+    """Whether a host serves well, and whether an operator keeps it from that."""
+    kept = [text for text, key in (("drained", "drained"), ("in maintenance", "in_maintenance")) if status.get(key)]
+    return ", ".join(["yes" if status["healthy"] else f"no: {status['problem']}", *kept])
 
 
 def drift(live: str, release: Mapping[str, Any]) -> str:

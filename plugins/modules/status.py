@@ -41,6 +41,14 @@ live:
   description: Id of the generation that serves; empty when none does.
   returned: always
   type: str
+drained:
+  description: Is the host drained, so that balancers send it nothing?
+  returned: always
+  type: bool
+in_maintenance:
+  description: Does the host show the page of a maintenance?
+  returned: always
+  type: bool
 healthy:
   description: Does it run, alone, and answer its health check?
   returned: always
@@ -80,6 +88,8 @@ lock:
   returned: always
   type: dict
 """
+
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -130,6 +140,8 @@ def main() -> None:
         live=live,
         healthy=not problem,
         problem=problem,
+        drained=os.path.exists(layout.drain),
+        in_maintenance=os.path.exists(layout.maintenance),
         since=generations.live_since(),
         workers=public_workers(layout, live),
         previous=generations.previous_good(),

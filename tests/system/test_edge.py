@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import re
 import socket
@@ -324,6 +325,52 @@ def test_apps_share_an_edge_by_their_names(edged: Fleet) -> None:
     gone = httpx.get(f"http://{edged.address('e1')}/version", headers={"host": "other.example.org"})
     assert gone.status_code == 421
     assert not edged.on("e1", "ls /etc/haproxy/forge/*/ | grep other", check=False)
+
+
+def test_certificate_of_an_acme_authority_is_renewed_on_the_edge(edged: Fleet, certificates: Path) -> None:
+    """Pebble of Debian is the authority. It asks the first edge alone, also for what the second one has asked for."""
+    given = certificate(certificates, "pebble.example")
+    pem, key = (Path(given[f"forge_edge_{what}"]).read_text() for what in ("certificate", "key"))
+    settings = {"listenAddress": "0.0.0.0:14000", "managementListenAddress": "0.0.0.0:15000", "httpPort": 80, "tlsPort": 443,
+                "certificate": "/root/pebble.pem", "privateKey": "/root/pebble.key"}  # fmt: skip
+    files = {"/root/pebble.pem": pem, "/root/pebble.key": key, "/root/pebble.json": json.dumps({"pebble": settings})}
+    for path, text in files.items():
+        edged.on("w1", f"cat > {path} <<'EOF'\n{text}\nEOF")
+    edged.on(
+        "w1",
+        "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y pebble >/dev/null 2>&1; "
+        f"echo '{edged.address('e1')} {NAME}' >> /etc/hosts; "
+        "systemctl is-active -q pebble || systemd-run --unit pebble -E PEBBLE_VA_NOSLEEP=1 pebble -config /root/pebble.json",
+    )
+    for edge in EDGES:
+        edged.on(
+            edge,
+            f"echo '{edged.address('w1')} pebble.example' >> /etc/hosts; cat > /usr/local/share/ca-certificates/pebble.crt <<'EOF'\n"
+            f"{pem}\nEOF\nupdate-ca-certificates >/dev/null 2>&1",
+        )
+
+    def issuers() -> list[str]:
+        texts = [ssl.get_server_certificate((edged.address(edge), 443)) for edge in EDGES]
+        return [x509.load_pem_x509_certificate(text.encode()).issuer.rfc4514_string() for text in texts]
+
+    wanted = {"forge_edge_tls": "acme", "forge_edge_acme_server": "https://pebble.example:14000/dir"}
+    refused = edged.play("site", check=False, **{**wanted, "forge_edge_names": ["nowhere.example"]})
+    assert refused.rc
+    assert re.search(
+        r"e\d got no certificate for nowhere.example from https://pebble.example:14000/dir: nowhere.example:",
+        refused.said(),
+    )
+    edged.variables.update(wanted)
+    with loaded(edged):
+        edged.play("site")
+        assert all("Pebble" in issuer for issuer in issuers())
+        process, first = haproxy(edged), ssl.get_server_certificate((edged.address("e1"), 443))
+        assert edged.on("e1", "systemctl is-enabled certbot.timer") == "enabled"
+        edged.on("e1", "certbot renew --force-renewal --no-random-sleep-on-renew")
+        assert ssl.get_server_certificate((edged.address("e1"), 443)) != first
+        assert haproxy(edged) == process
+    run = edged.play("site")
+    assert [run.changed(node) for node in (*EDGES, *HOSTS)] == [0] * 4
 
 
 def test_no_host_left_shows_a_page(edged: Fleet) -> None:

@@ -113,3 +113,52 @@ def test_connections_of_the_database_follow_the_fleet_by_the_variables_of_its_ho
             compute("postgresql", "__forge_postgresql_max_connections", **fleet, forge_postgresql_max_connections=50)
             == 50
         )
+
+
+EDGES: dict[str, Any] = {
+    "e1": {"forge_host_facts": {"host": {"addresses": ["192.0.2.1"]}}},
+    "e2": {"forge_host_facts": {"host": {"addresses": ["192.0.2.2", "2001:db8::2"]}}},
+}
+
+
+def test_the_app_trusts_its_edges_and_they_alone_reach_it() -> None:
+    fleet = {"groups": {"forge_app": ["web1"], "forge_edge": ["e1", "e2"]}, "hostvars": EDGES}
+    trusted = compute("service", "__forge_trusted_proxies", **fleet)
+    assert trusted == ["127.0.0.1", "::1", "192.0.2.1", "192.0.2.2", "2001:db8::2"]
+    assert compute("service", "__forge_trusted_proxies", groups={}, hostvars={}) == ["127.0.0.1", "::1"]
+    own = {"forge_host_facts": {"host": {"addresses": ["192.0.2.7"]}}}
+    text = compute("edge", "__forge_edge_clients", **fleet, **own)
+    assert [line for line in text.splitlines() if "192.0.2" in line] == [
+        f"IPAddressAllow=192.0.2.{each}" for each in (1, 2, 7)
+    ]
+    assert compute("edge", "__forge_edge_clients", **fleet, **own, forge_clients=["any"]) == ""
+    assert compute("edge", "__forge_edge_clients", groups={}, hostvars={}, **own) == ""
+
+
+@pytest.mark.parametrize(
+    ("https", "port"),
+    [(["0.0.0.0:443"], ""), (["[::]:8443"], ":8443"), (["8443", "443"], ""), ([443], ""), (["0.0.0.0:1443"], ":1443")],
+)
+def test_a_redirect_names_the_port_when_it_is_another(https: list[Any], port: str) -> None:
+    assert compute("edge", "__forge_edge_https_port", forge_edge_https=https) == port
+
+
+def test_challenges_are_asked_of_every_edge_where_an_authority_is_asked() -> None:
+    fleet = {"groups": {"forge_edge": ["e1", "e2"]}, "hostvars": EDGES, "inventory_hostname": "e1"}
+    assert compute("edge", "__forge_edge_challenges", **fleet) == []
+    asked = compute("edge", "__forge_edge_challenges", **fleet, forge_edge_tls="acme")
+    assert asked == ["127.0.0.1:8402", "192.0.2.2:8402"]
+    argv = compute(
+        "edge",
+        "__forge_edge_certbot",
+        **fleet,
+        forge_edge_names=["a.example", "b.example"],
+        forge_edge_acme_email="me@x",
+    )
+    assert argv[-4:] == ["--email", "me@x", "--domain=a.example", "--domain=b.example"]
+    assert "0.0.0.0" in argv
+
+
+def test_names_of_hosts_to_drain_stand_in_one_text() -> None:
+    assert compute("absence", "__forge_absence_hosts", forge_drain_hosts="web1, web2,") == ["web1", "web2"]
+    assert compute("absence", "__forge_absence_hosts") == []

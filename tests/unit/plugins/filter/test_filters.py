@@ -209,6 +209,12 @@ def test_status_of_a_host() -> None:
     assert rows[1][8] == "ann@laptop (deploy) since noon"
 
 
+def test_status_says_what_an_operator_has_said_of_a_host() -> None:
+    drained, both = {"drained": True}, {"drained": True, "in_maintenance": True}
+    rows = status_report(["web1", "web2"], [{**host_status(), **each} for each in (drained, both)], [{}, {}])[1:]
+    assert [row[5] for row in rows] == ["yes, drained", "yes, drained, in maintenance"]
+
+
 @pytest.mark.parametrize(
     ("generation", "release", "drift"),
     [
