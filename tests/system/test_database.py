@@ -89,6 +89,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    fleet.play("site")  # nodes that other tests have started anew have other addresses
     return Server(fleet, tmp_path_factory.mktemp("database"))
 
 

@@ -123,7 +123,7 @@ def test_replaced_workers_keep_nobody_waiting(calm: Fleet) -> None:
 
 def test_a_release_says_what_it_ended(calm: Fleet) -> None:
     with connections(calm, "/stream", 2) as streams:
-        run = calm.play("deploy")
+        run = calm.play("deploy", forge_environment_plain={"CALM": "another generation"})
         assert "2 streams, process stuck, killed after 2 s" in run.said()
         for stream in streams:
             with pytest.raises(ConnectionResetError):  # no end that looks complete

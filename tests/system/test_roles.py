@@ -57,7 +57,7 @@ class Lonely:
 
     def use(self, role: str, result: str = "", entry_point: str = "", **variables: Any) -> Any:
         """Include a role, which is given the inputs that its README lists. Returns the fact that it gives."""
-        task = include(role, **{"forge_app": "lone", **variables})
+        task = include(role, **{"forge_app": "lone", "forge_listen": ["8034"], **variables})
         if entry_point:
             task["ansible.builtin.include_role"]["tasks_from"] = entry_point
         found = self.inventory.parent / "result.json"

@@ -25,8 +25,9 @@ KEY = 171229081  # crc32 of "thecodeforge.fastapi: migrations", 31 bits
 PAUSE = 0.5  # seconds
 CONNECT_SECONDS = 10
 WHO = f"""
-    SELECT format('%s has been at it since %s', coalesce(host(client_addr), 'the host of the database'),
-                  to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
+    SELECT CASE WHEN xact_start IS NULL THEN format('a session of the role %s', usename) -- which shows no more to others
+        ELSE format('%s has been at it since %s', coalesce(host(client_addr), 'the host of the database'),
+                    to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')) END
     FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = {KEY} AND pg_locks.database = (
         SELECT oid FROM pg_database WHERE datname = current_database()
