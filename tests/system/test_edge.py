@@ -376,7 +376,7 @@ def test_certificate_of_an_acme_authority_is_renewed_on_the_edge(edged: Fleet, c
 def test_no_host_left_shows_a_page(edged: Fleet) -> None:
     for host in HOSTS:
         edged.on(host, "systemctl stop tiny")
-    shown = edged.until(lambda: (got := ask(edged, "/version")).status_code == 503 and got, 10, "the page")
+    shown = edged.until(lambda: (got := ask(edged, "/version")).status_code == 503 and got, 30, "the page")
     assert shown.headers["retry-after"] == "300"
     assert "We cannot answer now" in shown.text
     for host in HOSTS:
