@@ -12,7 +12,7 @@ from ansible.utils.collection_loader._collection_finder import _AnsibleCollectio
 from hypothesis import settings
 
 REPOSITORY = Path(__file__).parents[2]
-SLOW = ("test_artifact", "test_both_ways", "test_show", "test_preflight", "test_specs")  # they run other programs
+SLOW = ("test_show", "test_preflight", "test_specs")  # they run other programs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

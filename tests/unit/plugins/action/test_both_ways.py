@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.heavy
 REPOSITORY = Path(__file__).parents[4]
 HOST = {"app": "no-such-app", "root": "/srv", "python": "python3", "user": "{{ secret_name }}", "group": "shop"}
 PLAY: dict[str, Any] = {

@@ -11,6 +11,8 @@ import signal
 import pytest
 from worker_harness import LOOPS, Load, eventually, on_both_loops
 
+pytestmark = pytest.mark.heavy
+
 CLIENTS = {
     "keepalive": 4,
     "closing": 4,
