@@ -82,7 +82,7 @@ def serves(result: Mapping[str, Any]) -> bool:
 
 def why(result: Mapping[str, Any]) -> str:
     if "problem" not in result:
-        return "does not answer"
+        return "does not answer, or is outside of --limit"
     return "is drained" if result["drained"] else f"does not serve ({result['problem']})"
 
 

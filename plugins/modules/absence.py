@@ -35,6 +35,10 @@ options:
     description: Seconds for which to wait at most until nothing is under way on a host that is drained.
     type: float
     default: 0
+  gate:
+    description: Seconds for which to wait at most until the live generation serves well, as after a start of the host.
+    type: float
+    default: 0
   health_path:
     description: What is asked of the live generation.
     type: str
@@ -71,6 +75,11 @@ problem:
   description: Why the live generation does not serve well; empty when it does.
   returned: always
   type: str
+other_apps:
+  description: Other apps of this collection that are released on the host and not drained there.
+  returned: always
+  type: list
+  elements: str
 under_way:
   description: Requests under way on a host that is drained; V(-1) where its workers do not say.
   returned: always
@@ -79,6 +88,7 @@ under_way:
 
 import glob
 import os
+import re
 import time
 from typing import Any
 
@@ -86,6 +96,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.layout import Layout, read_file, write_atomically
+from ..module_utils._private.ownership import marked_app
 from ..module_utils._private.probe import HealthCheck
 from ..module_utils._private.serving import public_workers, serving_generation
 
@@ -97,10 +108,13 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "page": {"type": "str", "default": ""},
     "notice": {"type": "float", "default": 0},
     "wait": {"type": "float", "default": 0},
+    "gate": {"type": "float", "default": 0},
     "health_path": {"type": "str", "default": "/healthz"},
     "health_status": {"type": "int", "default": 200},
 }
 UNDER_WAY = "under-way-"  # as in roles/service/files/forge_server.py
+# As in roles/service/templates/app.service.j2
+HOME = re.compile(r"readlink (\S+)/current\b")
 HEED = 1.0  # seconds within which workers heed a flag; and between two looks that find nothing under way
 
 
@@ -156,6 +170,34 @@ def problem_of(layout: Layout, health: HealthCheck) -> str:
     return health.problem(layout.private_socket(live))
 
 
+def wait_until_well(layout: Layout, health: HealthCheck, seconds: float) -> str:
+    """Wait until the live generation serves well; return why it does not in the end."""
+    deadline = time.monotonic() + seconds
+    while True:
+        problem = problem_of(layout, health)
+        if not problem or time.monotonic() >= deadline:
+            return problem
+        time.sleep(HEED)
+
+
+def other_apps(layout: Layout) -> list[str]:
+    """Other apps of this collection that are released here and not drained, by their units."""
+    found = []
+    for path in glob.glob(os.path.join(layout.units, "*.service")):
+        name = os.path.basename(path)
+        text = (content(path) or b"").decode("utf-8", errors="replace")
+        app, home = marked_app(text, name), HOME.search(text)
+        if (
+            app
+            and app != layout.app
+            and home
+            and os.path.lexists(f"{home[1]}/current")
+            and not os.path.exists(f"{home[1]}/drain")
+        ):
+            found.append(app)
+    return sorted(found)
+
+
 @tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
@@ -168,11 +210,13 @@ def main() -> None:
     drained, count = os.path.exists(layout.drain), -1
     if drained and params["wait"] and not check and os.path.isdir(layout.run):
         count = wait_until_quiet(layout, params["notice"], params["wait"])
+    health = HealthCheck(params["health_path"], params["health_status"])
     module.exit_json(
         changed=changed,
+        other_apps=other_apps(layout),
         drained=drained,
         in_maintenance=os.path.exists(layout.maintenance),
-        problem=problem_of(layout, HealthCheck(params["health_path"], params["health_status"])),
+        problem=wait_until_well(layout, health, 0 if check else params["gate"]),
         under_way=count,
     )
 

@@ -52,7 +52,7 @@ options:
     description: What the ledger calls it.
     type: str
     default: deploy
-    choices: [deploy, rollback]
+    choices: [deploy, rollback, refresh]
   by:
     description: Who does it, and from where, for the ledger.
     type: str
@@ -196,7 +196,7 @@ ARGUMENT_SPEC = {
     "through": {"type": "str", "default": "", "choices": ["", "watch", "finish"]},
     "together": {"type": "bool", "default": False},
     "previous": {"type": "str"},
-    "action": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback"]},
+    "action": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback", "refresh"]},
     "by": {"type": "str", "default": ""},
     "health_path": {"type": "str", "default": "/healthz"},
     "health_status": {"type": "int", "default": 200},

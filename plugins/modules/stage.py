@@ -116,7 +116,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 generation:
-  description: Id of the generation.
+  description: Id of the generation; that of its twin where a refresh has brought that into service.
   returned: always
   type: str
 missing:
@@ -193,7 +193,7 @@ def main() -> None:
         staging = Staging(module.params)
         comparison = staging.compare()
         changed = bool(comparison["missing"] or comparison["drifted"])
-        result = {**comparison, "generation": generation, "changed": changed, "sent_bytes": 0}
+        result = {**comparison, "generation": staging.generation, "changed": changed, "sent_bytes": 0}
         if module._diff and changed:
             result["diff"] = staging.diff()
         if changed and module.params["_apply"] and not module.check_mode:

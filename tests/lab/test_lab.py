@@ -144,9 +144,11 @@ def test_power_cut_keeps_files_and_journal() -> None:
 
 
 def test_orderly_stop_and_up_again() -> None:
+    before = shown()["nodes"][0]["address"]
     lab("stop", NODE)
     assert shown()["nodes"][0]["state"] == "exited"
     assert "started" in lab("up").stderr
+    assert shown()["nodes"][0]["address"] == before
     # not -b -1: all boots of a container have the boot id of the machine's kernel
     assert "Stopped" in inside("journalctl", "--no-pager", "-u", "ssh.service").stdout
 

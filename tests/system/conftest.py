@@ -127,7 +127,7 @@ class Fleet:
         return done.stdout.strip()
 
     def address(self, node: str) -> str:
-        """Its address now: the lab gives another one at each start."""
+        """Its address, also after another start."""
         shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         return self._podman(["inspect", "--format", shown, f"forge-lab-{self.lab_set}-{node}"])
 

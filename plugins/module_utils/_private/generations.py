@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import systemd
-from .layout import GENERATION_ID, LARGEST, Layout, read_file, set_aside, write_atomically
+from .layout import GENERATION_ID, LARGEST, Layout, read_file, set_aside, twin_of, write_atomically
 from .records import GenerationRecord, LedgerEvent
 
 LEDGER_ENTRIES = 2000
@@ -117,12 +117,13 @@ class Generations:
 
     def previous_good(self) -> str:
         """The good generation that served before the live one; empty when there is none."""
-        live = self.layout.live()
-        return next((name for name in self.served("good") if name != live), "")
+        same = self.layout.live(), twin_of(self.layout.live())
+        return next((name for name in self.served("good") if name not in same), "")
 
     def was_rolled_back(self) -> bool:
-        """Was the last switch a rollback?"""
-        return self._last_switch().action == "rollback"
+        """Was the last switch a rollback? A refresh changes nothing of that."""
+        actions = [event.action for event in self.ledger() if event.result == "switched" and event.action != "refresh"]
+        return actions[-1:] == ["rollback"]
 
     def live_since(self) -> str:
         """When the live generation was switched to; empty when the ledger does not know it as live."""
@@ -138,11 +139,11 @@ class Generations:
         """Remove what is not needed any more: all but ``keep`` generations that have served, then layers and releases
         without one.
 
-        Never the live one, the one to go back to, or one that runs.
+        Never the live one, the one to go back to, or one that runs. What the live one took over from as its twin goes: it is the same.
 
         :returns: ids of the generations that were removed.
         """
-        served = self.served("good", "left")[:keep]
+        served = [name for name in self.served("good", "left") if name != twin_of(self.layout.live())][:keep]
         needed = {self.layout.live(), self.previous_good(), *served, *systemd.running(self.layout.app)}
         removed = [name for name in self.all() if name not in needed]
         for name in removed:

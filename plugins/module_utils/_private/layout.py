@@ -14,7 +14,8 @@ import time
 from .records import GenerationRecord
 
 STANDBY_REQUEST = "stand-by"  # as in roles/service/files/forge_server.py
-GENERATION_ID = re.compile(r"^[0-9a-f]{12}-[0-9a-f]{8}\Z")
+TWIN = "-2"  # ends the id of every other twin
+GENERATION_ID = re.compile(rf"^[0-9a-f]{{12}}-[0-9a-f]{{8}}({TWIN})?\Z")
 LARGEST = 8 << 20  # bytes; of a document
 
 
@@ -24,7 +25,14 @@ class Layout:
     ``root``: directory that holds all apps, e.g. ``/srv``; ``app``: the app's name, e.g. ``forge``.
     """
 
-    def __init__(self, root: str, app: str, units: str = "/etc/systemd/system", run: str = "/run") -> None:
+    def __init__(
+        self,
+        root: str,
+        app: str,
+        units: str = "/etc/systemd/system",
+        run: str = "/run",
+        needrestart: str = "/etc/needrestart/conf.d",
+    ) -> None:
         self.app = app
         self.home = os.path.join(root, app)
         self.units = units
@@ -38,6 +46,7 @@ class Layout:
         self.lock = os.path.join(self.home, "lock.json")
         self.locks = os.path.join(self.home, "locks")
         self.socket_clients = os.path.join(units, f"{app}.socket.d", "edge.conf")  # who may reach the public socket
+        self.needrestart = os.path.join(needrestart, f"{app}.conf")  # what it leaves alone
         # What an operator has said of this host; as in roles/service/files/forge_server.py
         self.drain = os.path.join(self.home, "drain")
         self.maintenance = os.path.join(self.home, "maintenance")
@@ -116,6 +125,11 @@ class Layout:
     def kernel_lock(self, name: str) -> str:
         """Path for :func:`exclusive.exclusive_lock`, by what is done while it is held."""
         return os.path.join(self.locks, name)
+
+
+def twin_of(generation: str) -> str:
+    """Id of the generation that takes over from this one in a refresh; of a twin that is the first one's again."""
+    return generation[: -len(TWIN)] if generation.endswith(TWIN) else generation + TWIN
 
 
 def read_json(path: str) -> object:

@@ -19,7 +19,7 @@ from .command import run
 from .complete import COMPLETE, is_complete
 from .exclusive import LockHeld, exclusive_lock
 from .generations import OLDER_LOCKS
-from .layout import GENERATION_ID, Layout
+from .layout import GENERATION_ID, Layout, read_file
 from .ownership import is_same_project, marked_app
 from .processes import STOP_MARGIN, Processes
 from .records import ProjectRecord
@@ -150,6 +150,9 @@ class Removal:
         drop_in = self.layout.socket_clients
         if os.path.basename(os.path.dirname(drop_in)) not in self.own and os.path.isfile(drop_in):
             found.add("path", drop_in)  # an admin's lies beside it
+        with suppress(OSError):
+            if marked_app(read_file(self.layout.needrestart).decode("utf-8", errors="replace")) == self.app:
+                found.add("path", self.layout.needrestart)
         for path in self._paths(self.layout.run):
             name = os.path.basename(path).removesuffix(".sock")
             found.add("path", path, "" if GENERATION_ID.match(name) else NOT_OURS)

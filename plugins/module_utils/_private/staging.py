@@ -26,8 +26,8 @@ from .errors import StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
 from .layer import LayerError, compile_bytecode, finds_releases, make_environment
-from .layout import Layout, read_file, read_json, sync_directory, write_atomically
-from .ownership import updated
+from .layout import Layout, read_file, read_json, sync_directory, twin_of, write_atomically
+from .ownership import mark, marked_app, updated
 from .records import GenerationRecord, ProjectRecord
 from .serving import is_converged, serving_generation
 from .takeover import is_foreign
@@ -37,6 +37,21 @@ INCOMING = ".incoming-"
 # How many times its size an archive takes, unpacked and with its byte code: seen are 5 for layers, less for releases.
 UNPACKED = 6
 SPARE = 16 << 20  # bytes
+# A restart would cut what is under way. needrestart(1): the keys are expressions for names of units.
+LEFT_ALONE = """# {mark}: changes by hand are replaced.
+# After updates the playbook refresh.yml lets a new process take over from the old one.
+$nrconf{{override_rc}}{{qr(^{app}[\\@.])}} = 0;
+"""
+
+
+def is_ours_to_write(path: str, app: str) -> bool:
+    """Is a file for another program wanted: is that installed, and is there no file of somebody else's in its place?"""
+    if not os.path.isdir(os.path.dirname(path)):
+        return False
+    try:
+        return marked_app(read_file(path).decode("utf-8", errors="replace")) == app
+    except OSError:
+        return not os.path.lexists(path)
 
 
 class Staging:
@@ -47,8 +62,12 @@ class Staging:
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
-        self.generation: str = params["generation"]
         self.layout = Layout(params["root"], params["app"])
+        self.generation: str = params["generation"]
+        self.wanted: dict[str, Any] = params["record"]
+        if self.serving == twin_of(self.generation):  # after a refresh: it is the same
+            self.generation = self.serving
+            self.wanted = {**self.wanted, "generation": self.serving}
         self.home = self.layout.generation(self.generation)
         # Each generation has a whole unit of its own, so that a rollback brings back how it was run.
         shared = f"{params['app']}@.socket"
@@ -56,7 +75,6 @@ class Staging:
             name if name == shared else name.replace("@.", f"@{self.generation}."): text
             for name, text in params["units"].items()
         }
-        self.wanted: dict[str, Any] = params["record"]
         understood = GenerationRecord.from_dict(self.wanted).to_dict()
         wrong = sorted(key for key, value in self.wanted.items() if understood.get(key, ...) != value)
         if wrong:
@@ -84,6 +102,9 @@ class Staging:
             files[os.path.join(self.home, "units", name)] = (text.encode(), 0o644, 0)
             if self.installs(name):
                 files[os.path.join(self.layout.units, name)] = (text.encode(), 0o644, 0)
+        if is_ours_to_write(self.layout.needrestart, self.params["app"]):
+            text = LEFT_ALONE.format(mark=mark(self.params["app"]), app=self.params["app"])
+            files[self.layout.needrestart] = (text.encode(), 0o644, 0)
         return files
 
     def installs(self, unit: str) -> bool:

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -64,6 +67,18 @@ def new_key(path: Path, comment: str) -> None:
 def ensure_network() -> None:
     if podman("network", "exists", NETWORK, check=False).returncode:
         podman("network", "create", "--label", "forge-lab=net", NETWORK)
+
+
+def free_address() -> str:
+    """One that no node has, running or not: like other hosts, a node keeps its address when it starts again.
+
+    By chance, as another checkout may be looking for one at the same time.
+    """
+    listing = podman("ps", "--all", "--format", '{{index .Labels "forge-lab.address"}}').stdout.split()
+    taken = {*listing, *(node.address for node in find())}
+    network = json.loads(podman("network", "inspect", NETWORK).stdout)[0]
+    hosts = list(ipaddress.ip_network(network["subnets"][0]["subnet"]).hosts())[1:]  # the first is the gateway's
+    return random.choice([str(host) for host in hosts if str(host) not in taken])
 
 
 def trim_cache() -> None:
@@ -147,24 +162,27 @@ def _create(set_name: str, spec: Spec, image: str) -> None:
     container = f"{PREFIX}{set_name}-{spec.name}"
     cache = HOME / "apt-cache" / spec.os
     cache.mkdir(parents=True, exist_ok=True)
-    labels = {
-        "set": set_name,
-        "node": spec.name,
-        "os": spec.os,
-        "groups": ",".join(spec.groups),
-        "home": str(HOME),
-    }
-    podman(
-        *("create", "--pull=never", "--name", container, "--hostname", spec.name, "--network", NETWORK),
-        *("--privileged", "--systemd=always", "--pids-limit=-1", "--log-opt", "max-size=1mb"),
-        *runtime_flags(),
-        *(part for key, value in labels.items() for part in ("--label", f"forge-lab.{key}={value}")),
-        # podman's own: a small shared memory, in newer versions a noexec /tmp and a journal in memory
-        *("--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777", "--shm-size", "2g"),
-        *("--volume", f"{container}-journal:/var/log/journal"),
-        *("--volume", f"{cache}:{images.APT_CACHE}"),
-        image,
-    )
+    with lock("addresses"):
+        address = free_address()
+        labels = {
+            "address": address,
+            "set": set_name,
+            "node": spec.name,
+            "os": spec.os,
+            "groups": ",".join(spec.groups),
+            "home": str(HOME),
+        }
+        podman(
+            *("create", "--pull=never", "--name", container, "--hostname", spec.name, "--network", NETWORK, "--ip", address),
+            *("--privileged", "--systemd=always", "--pids-limit=-1", "--log-opt", "max-size=1mb"),
+            *runtime_flags(),
+            *(part for key, value in labels.items() for part in ("--label", f"forge-lab.{key}={value}")),
+            # podman's own: a small shared memory, in newer versions a noexec /tmp and a journal in memory
+            *("--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777", "--shm-size", "2g"),
+            *("--volume", f"{container}-journal:/var/log/journal"),
+            *("--volume", f"{cache}:{images.APT_CACHE}"),
+            image,
+        )
     with tempfile.TemporaryDirectory(dir=KEY.parent) as scratch:
         host_key = Path(scratch) / "host_key"
         new_key(host_key, f"root@{spec.name}")

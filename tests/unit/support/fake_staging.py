@@ -122,6 +122,7 @@ def make_staging(tmp_path: Path, **changes: Any) -> Staging:
         **changes,
     }
     made = Staging(params)
-    made.layout = Layout(params["root"], "forge", str(tmp_path / "units"), str(tmp_path / "run"))
+    directories = [str(tmp_path / name) for name in ("units", "run", "needrestart")]
+    made.layout = Layout(params["root"], "forge", *directories)
     (tmp_path / "units").mkdir(exist_ok=True)
     return made

@@ -169,7 +169,7 @@ RULES = (
     Rule("forge_listen", bool,
          "{name} must name at least one address."),
     Rule("forge_timeout forge_keepalive forge_drain_seconds forge_health_deadline forge_health_passes "
-         "forge_migrations_timeout forge_worker_memory_mb", lambda value: int(value) > 0,
+         "forge_migrations_timeout forge_patch_reboot_seconds forge_worker_memory_mb", lambda value: int(value) > 0,
          "{name} must be more than 0."),
     Rule("forge_postgresql_port", lambda value: 0 < int(value) < 65536,
          "{name} must be a port, from 1 to 65535."),
@@ -196,6 +196,8 @@ RULES = (
          "{name} must not be negative."),
     Rule("forge_database_name forge_database_user", lambda name: not name or bool(DATABASE.match(str(name))),
          "{name} must be letters, digits, dots, dashes and underscores, 63 at most, and not a name of PostgreSQL's own."),
+    Rule("forge_patch_batch", matches(SHARE),
+         "{name} must be a number of hosts, or a percentage of them such as 50%."),
     Rule("forge_batch", lambda share: not str(share) or bool(SHARE.match(str(share))),
          "{name} must be a number of hosts, or a percentage of them such as 50%."),
     Rule("forge_waves", lambda shares: bool(shares) and str(shares[-1]) == "100%",

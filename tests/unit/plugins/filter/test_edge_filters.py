@@ -14,6 +14,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.certbot_cause impor
 from ansible_collections.thecodeforge.fastapi.plugins.filter.edge_addresses import edge_addresses
 from ansible_collections.thecodeforge.fastapi.plugins.filter.edge_servers import edge_servers
 from ansible_collections.thecodeforge.fastapi.plugins.filter.http_answer import http_answer
+from ansible_collections.thecodeforge.fastapi.plugins.filter.patch_problem import patch_problem
 from ansible_collections.thecodeforge.fastapi.plugins.filter.socket_clients import socket_clients
 
 
@@ -119,3 +120,26 @@ def test_a_play_for_edges_has_hosts_without_edges_too() -> None:
         == "forge_app:&forge_answering"
     )
     assert answering({}) == "forge_app"
+
+
+@pytest.mark.parametrize(
+    ("problem", "results", "options"),
+    [
+        ("", [{"other_apps": []}, {}], {"databases": ["db"], "edges": ["e1"]}),
+        (
+            "web1 is also the database and an edge, which would be away with it: patch it by hand in a maintenance. Nothing was changed.",
+            [{}, {}],
+            {"databases": ["web1"], "edges": ["web1"]},
+        ),
+        (
+            "web1 also serves wiki: drain it there first, by the playbook drain of that inventory. "
+            "web2 also serves blog, wiki: drain it there first, by the playbook drain of that inventory. Nothing was changed.",
+            [{"other_apps": ["wiki"]}, {"other_apps": ["blog", "wiki"]}],
+            {},
+        ),
+    ],
+)
+def test_hosts_that_do_more_than_to_serve_the_app_are_not_patched(
+    problem: str, results: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    assert patch_problem(["web1", "web2"], results, **options) == problem

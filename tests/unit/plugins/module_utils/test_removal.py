@@ -36,7 +36,8 @@ class Shop:
     """A host with the app ``shop``, in directories of its own."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.layout = Layout(str(tmp_path / "srv"), "shop", str(tmp_path / "units"), str(tmp_path / "run"))
+        directories = [str(tmp_path / name) for name in ("units", "run", "needrestart")]
+        self.layout = Layout(str(tmp_path / "srv"), "shop", *directories)
         self.home, self.units, self.run = Path(self.layout.home), Path(self.layout.units), Path(self.layout.run)
         self.data = tmp_path / "state"
         self.calls: list[list[str]] = []
@@ -127,6 +128,17 @@ def test_what_is_the_apps_goes_and_its_data_stays(shop: Shop) -> None:
     assert ["userdel", "shop"] not in shop.calls
     assert shop.calls[0] == ["stop", "shop.socket", "shop.service", "120"], "the longest drain of a unit, and a margin"
     assert ["disable", "--quiet", "shop.socket", "shop.service"] in shop.calls
+
+
+def test_what_another_program_was_told_goes_where_it_is_ours(shop: Shop) -> None:
+    path = Path(shop.layout.needrestart)
+    path.parent.mkdir()
+    path.write_text("# an admin's\n")
+    shop.remove()
+    assert path.exists()
+    path.write_text(HEAD)
+    shop.remove()
+    assert not path.exists()
 
 
 def test_told_twice_nothing_is_left(shop: Shop) -> None:

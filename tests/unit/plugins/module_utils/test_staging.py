@@ -382,3 +382,26 @@ def test_a_directory_that_others_could_write_to_is_closed(make: Callable[..., St
     staging.apply([])
     assert staging.compare()["drifted"] == []
     assert stat.S_IMODE(os.stat(staging.layout.home).st_mode) == 0o755
+
+
+def test_twin_that_serves_is_what_is_wanted(make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make()
+    first.apply(first.compare()["missing"])
+    twin = f"{GENERATION}-2"
+    monkeypatch.setattr(module, "serving_generation", lambda _layout: twin)
+    stage = make(record={"release": RELEASE, "workers": 3, "generation": GENERATION})
+    assert (stage.generation, stage.wanted["generation"]) == (twin, twin)
+    assert [name for name in stage.units if "@" in name] == [f"forge@{twin}.service"]
+    assert stage.compare()["missing"] == ["generation", "validation"]
+
+
+def test_needrestart_is_told_where_it_is_installed(make: Callable[..., Staging], tmp_path: Path) -> None:
+    stage = make()
+    path = tmp_path / "needrestart" / "forge.conf"
+    assert str(path) not in stage.wanted_files()
+    path.parent.mkdir()
+    stage.apply(stage.compare()["missing"])
+    assert path.read_text().splitlines()[-1] == r"$nrconf{override_rc}{qr(^forge[\@.])} = 0;"
+    assert make().compare()["drifted"] == []
+    path.write_text("# somebody else's\n")
+    assert str(path) not in make().wanted_files()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.ownership import mark
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.probe import HealthCheck
 from ansible_collections.thecodeforge.fastapi.plugins.modules import absence
 
@@ -83,3 +84,39 @@ def test_a_host_serves_well_or_says_why_not(
     monkeypatch.setattr(absence, "public_workers", lambda _layout, _generation: workers)
     monkeypatch.setattr(HealthCheck, "problem", lambda _self, _path: health)
     assert absence.problem_of(layout, HealthCheck("/healthz", 200)) == problem
+
+
+def test_other_apps_of_the_host_are_those_that_serve(layout: Layout, tmp_path: Path) -> None:
+    units = Path(layout.units)
+    units.mkdir()
+
+    def app(name: str, text: str = "", released: bool = True, drained: bool = False) -> None:
+        home = tmp_path / "opt" / name
+        home.mkdir(parents=True)
+        if released:
+            (home / "current").symlink_to("generations/x")
+        if drained:
+            (home / "drain").touch()
+        start = (
+            f'ExecStart=/bin/sh -c \'exec systemctl start "{name}@$$(basename "$$(readlink {home}/current)").target"\''
+        )
+        (units / f"{name}.service").write_text(f"# {text or mark(name)}: changes by hand are replaced.\n{start}\n")
+
+    for name, options in {
+        "shop": {}, "wiki": {}, "away": {"drained": True}, "new": {"released": False}, "theirs": {"text": "by hand"},
+    }.items():  # fmt: skip
+        app(name, **options)
+    (units / "wiki@x.service").write_text(f"# {mark('wiki')}\n")
+    assert absence.other_apps(layout) == ["wiki"]
+
+
+def test_gate_waits_until_the_host_serves_well(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, problems = [0.0], ["it starts", "it starts", ""]
+    monkeypatch.setattr(absence, "problem_of", lambda *_: problems[0] if len(problems) == 1 else problems.pop(0))
+    monkeypatch.setattr(absence.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(absence.time, "monotonic", lambda: now[0])
+    assert absence.wait_until_well(layout, HealthCheck(), 60) == ""
+    assert now[0] == 2
+    problems[:] = ["it is ill"]
+    assert absence.wait_until_well(layout, HealthCheck(), 5) == "it is ill"
+    assert now[0] == 7

@@ -1,0 +1,77 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Puts a twin of what serves beside it: the same code, dependencies, settings and units under another id."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from . import systemd
+from .errors import StageError
+from .exclusive import LockHeld, exclusive_lock
+from .generations import Generations
+from .layout import Layout, read_file, twin_of, write_atomically
+from .records import GenerationRecord
+from .serving import serving_generation
+
+
+def record_of_live(layout: Layout) -> tuple[str, GenerationRecord]:
+    """Id and record of the generation that serves.
+
+    :raises StageError: when there is none, or it is not known what it is.
+    """
+    live = serving_generation(layout)
+    if not live:
+        raise StageError("Nothing was ever released on this host: there is nothing to refresh. Run site.yml.")
+    record = layout.read_record(live)
+    if not record.state:
+        raise StageError(
+            f"{layout.record(live)} cannot be read, so nothing is refreshed: run site.yml, which mends it."
+        )
+    return live, record
+
+
+def make_twin(layout: Layout) -> None:
+    """Write the twin of what serves, its record last. Nothing that serves is touched.
+
+    :raises StageError: as :func:`record_of_live`, or when another run is staging here.
+    :raises OSError: when a file cannot be read or written.
+    """
+    live, record = record_of_live(layout)
+    twin = twin_of(live)
+    try:
+        with exclusive_lock(layout.kernel_lock("stage")):
+            for path in files_below(layout.generation(live)):
+                if path == layout.record(live):
+                    continue
+                name = os.path.basename(path).replace(f"@{live}.", f"@{twin}.")
+                directory = os.path.dirname(path).replace(layout.generation(live), layout.generation(twin), 1)
+                copy(path, os.path.join(directory, name))
+                if f"@{twin}." in name:
+                    copy(path, os.path.join(layout.units, name))
+            systemd.systemctl("daemon-reload")
+            Generations(layout).write_record(
+                twin, dataclasses.replace(record, generation=twin, state="validated", reason="")
+            )
+    except LockHeld:
+        raise StageError(
+            f"Another deploy is staging {layout.app} on this host right now; run again when it is done."
+        ) from None
+
+
+def files_below(directory: str) -> list[str]:
+    """Files of a generation; what Python compiles of them is not among them."""
+    return [
+        os.path.join(parent, name)
+        for parent, _directories, names in os.walk(directory)
+        for name in names
+        if os.path.basename(parent) != "__pycache__"
+    ]
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a file with its mode and owner."""
+    state = os.stat(source)
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    write_atomically(target, read_file(source), state.st_mode & 0o7777, state.st_uid, state.st_gid)

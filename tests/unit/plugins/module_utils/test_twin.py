@@ -1,0 +1,91 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A twin is what serves once more, under another id, and nothing that serves is touched for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.exclusive import exclusive_lock
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID, twin_of
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import LedgerEvent
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.twin import make_twin
+from fake_host import NEW, OLD, Host, with_processes
+
+TWIN = f"{OLD}-2"
+
+
+@pytest.fixture
+def refreshed(host: Host) -> Host:
+    """A host whose live generation has a twin."""
+    home = Path(host.layout.generation(OLD))
+    with_processes(host, OLD, "forge.mail@.service")
+    (home / "files").mkdir()
+    (home / "files" / "key").write_text("secret")
+    os.chmod(home / "files" / "key", 0o640)
+    (home / "__pycache__").mkdir()
+    (home / "__pycache__" / "forge_server.pyc").write_text("")
+    Generations(host.layout).set_state(OLD, "good", schema="12")
+    make_twin(host.layout)
+    return host
+
+
+def test_ids_go_back_and_forth() -> None:
+    assert (twin_of(OLD), twin_of(TWIN)) == (TWIN, OLD)
+    assert GENERATION_ID.match(TWIN)
+    assert not GENERATION_ID.match(f"{TWIN}-2")
+
+
+def test_twin_has_the_files_the_units_and_the_record(refreshed: Host) -> None:
+    layout = refreshed.layout
+    home = Path(layout.generation(TWIN))
+    assert (home / "files" / "key").read_text() == "secret"
+    assert (home / "files" / "key").stat().st_mode & 0o777 == 0o640
+    assert not (home / "__pycache__").exists()
+    for name in (f"forge@{TWIN}.service", f"forge.mail@{TWIN}.service"):
+        assert (home / "units" / name).read_text() == (Path(layout.units) / name).read_text()
+    record, original = layout.read_record(TWIN), layout.read_record(OLD)
+    assert record == dataclasses.replace(original, generation=TWIN, state="validated")
+    assert record.schema == "12"
+    assert layout.live() == OLD
+    assert refreshed.stopped() == []
+
+
+def test_twin_of_a_twin_is_the_first_again(refreshed: Host) -> None:
+    refreshed.serve(TWIN)
+    Generations(refreshed.layout)._remove(OLD)
+    make_twin(refreshed.layout)
+    assert refreshed.layout.read_record(OLD).generation == OLD
+    assert (Path(refreshed.layout.units) / f"forge@{OLD}.service").exists()
+
+
+def test_what_a_twin_took_over_from_goes_and_no_rollback_goes_to_it(refreshed: Host) -> None:
+    generations = Generations(refreshed.layout)
+    generations.set_state(NEW, "good")
+    generations.set_state(TWIN, "good")
+    for action, name in (("deploy", NEW), ("rollback", OLD), ("refresh", TWIN)):
+        generations.record_event(LedgerEvent(action=action, result="switched", generation=name))
+    refreshed.serve(TWIN)
+    assert generations.previous_good() == NEW
+    assert generations.was_rolled_back()
+    assert generations.prune(5) == [OLD]
+    assert sorted(generations.all()) == [TWIN, NEW]
+
+
+def test_nothing_to_refresh_is_said(host: Host) -> None:
+    os.unlink(host.layout.record(OLD))
+    with pytest.raises(StageError, match=r"release\.json cannot be read, so nothing is refreshed: run site\.yml"):
+        make_twin(host.layout)
+    host.nothing_was_released()
+    with pytest.raises(StageError, match="Nothing was ever released on this host"):
+        make_twin(host.layout)
+
+
+def test_another_deploy_that_stages_is_said(host: Host) -> None:
+    with exclusive_lock(host.layout.kernel_lock("stage")), pytest.raises(StageError, match="Another deploy is staging"):
+        make_twin(host.layout)
