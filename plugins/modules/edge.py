@@ -67,6 +67,11 @@ certbot:
   description: Whether it has certbot.
   returned: always
   type: bool
+held:
+  description: Hosts of the app that the edge sends nothing, as they lack a release that the others have.
+  returned: always
+  type: list
+  elements: str
 lineage:
   description: Whether certbot has a certificate for the app.
   returned: always
@@ -80,13 +85,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.edge_config import Part
-from ..module_utils._private.edge_host import UNIT, Edge, EdgeError
+from ..module_utils._private.edge_host import LOCK, UNIT, WAIT, Edge, EdgeError
 from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.systemd import properties
-
-LOCK = "/run/thecodeforge.fastapi.edge/lock"
-WAIT = 60  # seconds
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "app": {"type": "str", "required": True},
@@ -102,7 +104,7 @@ def present(edge: Edge, params: dict[str, Any], check: bool) -> str:
 
     :raises EdgeError: saying why not.
     """
-    part = Part.from_dict({**params["part"], "app": params["app"]})
+    part = Part.from_dict({**params["part"], "app": params["app"], "held": edge.mine().held})
     problems = edge.problems(part, params["take_over"])
     if problems:
         raise EdgeError(" ".join([*problems, "Nothing was changed."]))
@@ -120,7 +122,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     edge = Edge(module.params["app"])
     try:
-        with exclusive_lock(LOCK, WAIT):  # other apps' controllers write the same files
+        with exclusive_lock(LOCK, WAIT):
             how = present(edge, module.params, module.check_mode)
     except EdgeError as error:
         module.fail_json(msg=str(error))
@@ -131,6 +133,7 @@ def main() -> None:
     module.exit_json(
         changed=how != "nothing",
         how=how,
+        held=edge.mine().held,
         installed=edge.is_installed(),
         certbot=os.path.exists("/usr/bin/certbot"),
         lineage=os.path.exists(f"/etc/letsencrypt/live/forge-{module.params['app']}/fullchain.pem"),

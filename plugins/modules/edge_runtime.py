@@ -20,6 +20,16 @@ options:
     type: str
     choices: [keep, "on", "off"]
     default: keep
+  hold:
+    description: Hosts of the app that the edge is to send nothing, until they are named in O(lift).
+    type: list
+    elements: str
+    default: []
+  lift:
+    description: Hosts of the app that it is to send requests again.
+    type: list
+    elements: str
+    default: []
   names:
     description: Hosts of the app that are waited for.
     type: list
@@ -51,6 +61,16 @@ servers:
   description: Name to what the edge sees of it, its C(status) and how many requests are under way (C(current)).
   returned: always
   type: dict
+held:
+  description: Hosts of the app that the edge sends nothing.
+  returned: always
+  type: list
+  elements: str
+held_before:
+  description: Those before this call.
+  returned: always
+  type: list
+  elements: str
 in_maintenance:
   description: Whether the page of a maintenance is shown.
   returned: always
@@ -63,12 +83,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import haproxy
 from ..module_utils._private.edge_config import maintenance_file
+from ..module_utils._private.edge_host import LOCK, WAIT, Edge
 from ..module_utils._private.errors import tells_what_the_host_refuses
+from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.layout import read_file, write_atomically
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "app": {"type": "str", "required": True},
     "maintenance": {"type": "str", "choices": ["keep", "on", "off"], "default": "keep"},
+    "hold": {"type": "list", "elements": "str", "default": []},
+    "lift": {"type": "list", "elements": "str", "default": []},
     "names": {"type": "list", "elements": "str", "default": []},
     "up": {"type": "bool", "default": False},
     "seconds": {"type": "float", "default": 0},
@@ -96,6 +120,21 @@ def set_maintenance(app: str, on: bool) -> None:
         raise haproxy.HAProxyError(answer)
 
 
+def hold(app: str, names: list[str], lift: list[str], check: bool) -> tuple[list[str], list[str]]:
+    """As :meth:`Edge.hold`; looks alone when nothing is asked, or in check mode.
+
+    :raises HAProxyError: when HAProxy refuses, or another run is at work on the edge.
+    """
+    edge = Edge(app)
+    if check or not (names or lift):
+        return edge.mine().held, edge.mine().held
+    try:
+        with exclusive_lock(LOCK, WAIT):
+            return edge.hold(names, lift)
+    except LockHeld:
+        raise haproxy.HAProxyError(f"another run has been at work on the edge for {WAIT} s") from None
+
+
 @tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
@@ -106,13 +145,21 @@ def main() -> None:
     try:
         if changed and not module.check_mode:
             set_maintenance(app, bool(wanted))
+        before, held = hold(app, params["hold"], params["lift"], module.check_mode)
+        changed = changed or before != held
         seconds = 0.0 if module.check_mode else params["seconds"]
         found = (
             haproxy.wait_for(app, params["names"], params["up"], seconds) if params["names"] else haproxy.servers(app)
         )
     except haproxy.HAProxyError as error:
         module.fail_json(msg=f"{error}: is the app on this edge, as the playbook site puts it there?")
-    module.exit_json(changed=changed, servers=found, in_maintenance=bool(wanted) if changed else was)
+    module.exit_json(
+        changed=changed,
+        servers=found,
+        held=held,
+        held_before=before,
+        in_maintenance=was if wanted is None else wanted,
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +129,28 @@ def loaded(
         time.sleep(1)
     assert result["total_lost"] <= may_lose, result["lost"]
     assert result["total"] > least
+
+
+def live_when_off(fleet: Fleet, host: str) -> str:
+    return os.path.basename(
+        os.readlink(Path(fleet._podman(["mount", f"forge-lab-{fleet.lab_set}-{host}"]), "srv/tiny/current"))
+    )
+
+
+@contextmanager
+def starts_again(fleet: Fleet, host: str) -> Iterator[None]:
+    """Power for a node that reboots: a container ends then."""
+    container = f"forge-lab-{fleet.lab_set}-{host}"
+
+    def start() -> None:
+        fleet._podman(["wait", container], check=False)
+        fleet._podman(["start", container])
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    yield
+    thread.join(60)
+    assert not thread.is_alive(), f"{host} was not rebooted"
 
 
 def haproxy(fleet: Fleet, edge: str = "e1") -> str:
@@ -304,8 +327,72 @@ def test_host_that_is_killed_costs_what_it_had_in_hand(edged: Fleet) -> None:
         time.sleep(6)
     assert result["silence"] < 5
     edged.lab("start", "w2")
-    edged.play("site")  # the lab gives a node another address at each start
     edged.until(lambda: edged.on("e1", "curl -s 'http://127.0.0.1:8404/;csv' | grep -c '^tiny,w2,.*,UP,'"), 30, "w2")
+
+
+def test_host_that_missed_a_release_gets_nothing_until_it_has_it(edged: Fleet) -> None:
+    edged.lab("stop", "w2")
+    change(edged)
+    run = edged.play("deploy", forge_unreachable="go_on")
+    assert "the run goes on, and what is there stays until the next run" in run.said()
+    old, new = live_when_off(edged, "w2"), live(edged, "w1")
+    process = haproxy(edged)
+    edged.lab("start", "w2")
+    edged.until(
+        lambda: (
+            edged.on("e1", f"curl -s http://{edged.address('w2')}:8000/-/ready -o /dev/null -w '%{{http_code}}'")
+            == "200"
+        )
+    )
+    assert live(edged, "w2") == old != new
+    for _reload in range(2):
+        time.sleep(3)  # of several checks that find it well
+        assert [ask(edged, "/version", edge).json()["generation"] for edge in EDGES * 5] == [new] * 10
+        edged.on("e2", "systemctl reload haproxy")
+    assert haproxy(edged) == process
+    with loaded(edged):
+        edged.play("deploy")
+        assert live(edged, "w2").partition("-")[0] == new.partition("-")[0]
+        for edge in EDGES:
+            edged.until(
+                lambda edge=edge: edged.on(edge, "curl -s 'http://127.0.0.1:8404/;csv' | grep -c '^tiny,w2,.*,UP,'"),
+                10,
+                "w2",
+            )
+    run = edged.play("site")
+    assert [run.changed(node) for node in (*EDGES, *HOSTS)] == [0] * 4
+
+
+def test_hosts_are_patched_one_after_the_other(edged: Fleet) -> None:
+    refused = edged.play("patch", check=False, forge_min_serving=2)
+    assert refused.rc
+    assert (
+        "w2 would be left to serve, and forge_min_serving is 2: drain fewer hosts. Nothing was changed."
+        in refused.said()
+    )
+    asked = "systemctl show --property UserspaceTimestampMonotonic --value"
+    starts = {host: edged.on(host, asked) for host in HOSTS}
+    edged.on("w1", "touch /run/reboot-required")
+    with loaded(edged, least=200), starts_again(edged, "w1"):
+        run = edged.play("patch")
+    assert edged.on("w1", asked) != starts["w1"]
+    assert edged.on("w2", asked) == starts["w2"]
+    assert re.search(r"w1 .* the host +yes", run.output)
+    assert re.search(r"w2 .* (the app|nothing) +yes", run.output)
+    for host in HOSTS:
+        assert edged.on(host, "ls /srv/tiny/drain /srv/tiny/lock.json 2>/dev/null; true") == ""
+        for edge in EDGES:
+            assert edged.on(edge, f"curl -s 'http://127.0.0.1:8404/;csv' | grep -c '^tiny,{host},.*,UP,'") == "1"
+
+
+def test_refresh_behind_the_edge_loses_nothing(edged: Fleet) -> None:
+    before = {host: live(edged, host) for host in HOSTS}
+    with loaded(edged, **{**QUICK, "thinking": 20}):
+        edged.play("refresh")
+        time.sleep(22)
+    for host in HOSTS:
+        was = before[host]
+        assert live(edged, host) == (was.removesuffix("-2") if was.endswith("-2") else f"{was}-2")
 
 
 def test_apps_share_an_edge_by_their_names(edged: Fleet) -> None:

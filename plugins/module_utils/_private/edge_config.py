@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -45,6 +46,20 @@ class Part(Document):
     longest: int = 0  # seconds that a connection may last after a reload
     backend: str = ""
     project: dict[str, Any] = field(default_factory=dict)
+    # Names of servers that get nothing, as they lack a release that the others have.
+    held: list[str] = field(default_factory=list)
+
+    def sections(self) -> str:
+        """Text of the backends. What tracks a server that is disabled gets nothing either."""
+        names = "|".join(map(re.escape, self.held))
+        return (
+            re.sub(rf"^( +server (?:{names}) \S+)$", r"\1 disabled", self.backend, flags=re.MULTILINE)
+            if names
+            else self.backend
+        )
+
+    def servers(self) -> list[str]:
+        return list(dict.fromkeys(re.findall(r"^ +server (\S+) ", self.backend, re.MULTILINE)))
 
     def addresses(self) -> list[tuple[str, str]]:
         """Variable and address of each that is listened on."""
@@ -108,7 +123,7 @@ def main_file(parts: Sequence[Part]) -> str:
             f"    retries {2 * len(challenges)}\n    option redispatch 1\n    timeout connect 2s\n{servers}"
         )
     sections.append("backend forge_nobody from forge\n    http-request return status 421 hdr cache-control no-store\n")
-    return "\n".join([*sections, *(part.backend for part in parts)])
+    return "\n".join([*sections, *(part.sections() for part in parts)])
 
 
 def head(parts: Sequence[Part]) -> str:

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from . import haproxy, systemd
 from .command import run
@@ -35,6 +36,8 @@ from .ownership import is_same_project, mark
 from .records import ProjectRecord
 
 UNIT = "haproxy.service"
+LOCK = "/run/thecodeforge.fastapi.edge/lock"  # other apps' controllers write the same files
+WAIT = 60  # seconds for it
 RELOAD = 20.0  # seconds until a new process answers
 PAGES = ("maintenance.html", "unavailable.http")
 NO_APP = f"""\
@@ -49,6 +52,10 @@ backend forge_nobody
     timeout server 60s
 """
 PLACEHOLDER_DAYS = 3  # of a certificate that stands in until the first one is there
+
+
+def part_text(part: Part) -> str:
+    return json.dumps({"mark": mark(part.app), **part.to_dict()}, indent=1, sort_keys=True) + "\n"
 
 
 class EdgeError(Exception):
@@ -77,6 +84,10 @@ class Edge:
         """What each app of this edge wants, by the apps' names."""
         paths = sorted(glob.glob(self.prefix + part_file("*")))
         return [part for path in paths if (part := Part.from_dict(read_json(path))).app]
+
+    def mine(self) -> Part:
+        """What the app wants as it was written last; without a name when it is not on this edge."""
+        return Part.from_dict(read_json(self.prefix + part_file(self.app)))
 
     def others(self) -> list[Part]:
         return [part for part in self.parts() if part.app != self.app]
@@ -111,7 +122,7 @@ class Edge:
                 f"{CONFIG} on {host} is somebody else's: name another edge, or let the app take HAProxy over with "
                 f"forge_take_over: [edge], which keeps that file as {CONFIG}.before and ends what it routes."
             ]
-        mine = Part.from_dict(read_json(self.prefix + part_file(self.app)))
+        mine = self.mine()
         installed, project = ProjectRecord.from_dict(mine.project), ProjectRecord.from_dict(wanted.project)
         if mine.app and not is_same_project(installed, project) and "project" not in take_over:
             return [
@@ -142,8 +153,7 @@ class Edge:
         parts = sorted([*self.others(), *([part] if part else [])], key=lambda each: each.app)
         files = shared_files(parts) if parts else {}
         if part:
-            text = json.dumps({"mark": mark(part.app), **part.to_dict()}, indent=1, sort_keys=True) + "\n"
-            files.update(own_files(part, text, pages))
+            files.update(own_files(part, part_text(part), pages))
             pem = certificate or self.read(certificate_file(part.app)) or ""
             if part.tls:
                 files[certificate_file(part.app)] = pem
@@ -189,6 +199,25 @@ class Edge:
             for path in (path for path, text in before.items() if text is None):
                 os.unlink(self.prefix + path)
             raise EdgeError(f"HAProxy did not take its new configuration: {error}. What it served it serves.") from None
+
+    def hold(self, names: Sequence[str], lift: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Let servers of the app have no requests, or have them again, without a reload; after one it is as before.
+
+        :param names: of those that are to have none.
+        :param lift: of those that are to have some again.
+        :returns: names of those that were held, and of those that are.
+        :raises HAProxyError: when HAProxy refuses; the files say by then what is wanted.
+        """
+        part = self.mine()
+        held = sorted({*part.held, *names}.difference(lift).intersection(part.servers()))
+        if held != part.held:
+            parts = sorted([*self.others(), new := replace(part, held=held)], key=lambda each: each.app)
+            self.write({part_file(self.app): part_text(new), CONFIG: shared_files(parts)[CONFIG]})
+            for name in sorted({*held, *part.held}):
+                answer = haproxy.ask(f"set server {self.app}/{name} state {'maint' if name in held else 'ready'}")
+                if answer:
+                    raise haproxy.HAProxyError(answer)
+        return part.held, held
 
     def write(self, files: dict[str, str]) -> None:
         for path, text in files.items():

@@ -13,6 +13,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.answering import an
 from ansible_collections.thecodeforge.fastapi.plugins.filter.certbot_cause import certbot_cause
 from ansible_collections.thecodeforge.fastapi.plugins.filter.edge_addresses import edge_addresses
 from ansible_collections.thecodeforge.fastapi.plugins.filter.edge_servers import edge_servers
+from ansible_collections.thecodeforge.fastapi.plugins.filter.edges_to_tell import edges_to_tell
 from ansible_collections.thecodeforge.fastapi.plugins.filter.http_answer import http_answer
 from ansible_collections.thecodeforge.fastapi.plugins.filter.patch_problem import patch_problem
 from ansible_collections.thecodeforge.fastapi.plugins.filter.socket_clients import socket_clients
@@ -143,3 +144,9 @@ def test_hosts_that_do_more_than_to_serve_the_app_are_not_patched(
     problem: str, results: list[dict[str, Any]], options: dict[str, Any]
 ) -> None:
     assert patch_problem(["web1", "web2"], results, **options) == problem
+
+
+def test_edges_that_can_be_told_are_those_that_answer_and_have_haproxy() -> None:
+    facts = [{}, {"unanswered": "no route"}, {"host": {}}, {"host": {}}]
+    results = [{}, {}, {"installed": False}, {"installed": True}]
+    assert edges_to_tell(["e1", "e2", "e3", "e4"], facts, results) == ["e1", "e4"]

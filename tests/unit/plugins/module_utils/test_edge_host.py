@@ -223,3 +223,44 @@ def test_the_app_of_another_project_is_refused(host: Host, monkeypatch: pytest.M
     with pytest.raises(RemovalError, match="is another project's, one"):
         EdgeRemoval("shop", ProjectRecord(id="two"))
     EdgeRemoval("shop", ProjectRecord(id="one"))
+
+
+BACKENDS = """\
+backend shop from shop.all
+    server web1 192.0.2.1:8000
+    server web10 192.0.2.10:8000
+backend shop.writes from shop.all
+    server web1 192.0.2.1:8000 track shop/web1
+    server web10 192.0.2.10:8000 track shop/web10
+"""
+
+
+def test_a_host_that_lacks_a_release_gets_nothing_until_it_has_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(haproxy, "ask", lambda command: asked.append(command) or "")
+    host.put("wiki")
+    host.put("shop", backend=BACKENDS)
+    plain, edge = host.read(CONFIG), Edge("shop", str(host.root))
+    assert edge.hold(["web1", "db"], []) == ([], ["web1"])
+    assert (
+        host.read(CONFIG).replace("    server web1 192.0.2.1:8000 disabled\n", "    server web1 192.0.2.1:8000\n")
+        == plain
+    )
+    assert host.read(CONFIG) != plain
+    assert asked == ["set server shop/web1 state maint"]
+    assert edge.hold(["web1"], []) == (["web1"], ["web1"])
+    assert len(asked) == 1
+    assert edge.hold([], ["web1", "web10"]) == (["web1"], [])
+    assert asked[1:] == ["set server shop/web1 state ready"]
+    assert host.read(CONFIG) == plain
+
+
+def test_what_haproxy_says_of_a_host_that_is_held_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haproxy, "ask", lambda _command: "No such server.")
+    host.put("shop", backend=BACKENDS)
+    with pytest.raises(haproxy.HAProxyError, match="No such server"):
+        Edge("shop", str(host.root)).hold(["web1"], [])
+
+
+def test_an_app_that_is_not_on_the_edge_has_no_host_to_hold(host: Host) -> None:
+    assert Edge("shop", str(host.root)).hold(["web1"], []) == ([], [])
