@@ -37,7 +37,8 @@ test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.js
 test-thorough: lab ## siblings of what make test tries: more faults, servers and controllers (20 minutes)
 	@pytest -v -m thorough tests/system
 
-test-fleet: lab ## four hosts: waves and their failures, hosts that are away, edges (22 minutes)
+test-fleet: lab ## four hosts: waves and their failures, hosts that are away, edges (30 minutes)
+	@molecule test --scenario-name edge
 	@pytest -v -m fleet tests/system
 
 bench-build: setup ## how long a build takes, cold and warm; build/bench/build.json

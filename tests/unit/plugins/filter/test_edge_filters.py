@@ -83,6 +83,13 @@ def test_certbot_says_what_the_authority_said() -> None:
     )
     assert certbot_cause({"stdout": "", "stderr": "Could not connect.\nAsk for help at x\n"}) == "Could not connect."
     assert certbot_cause({}) == "it does not say why."
+    log = (
+        "acme.messages.Error: urn:ietf:params:acme:error:rateLimited :: There were too many requests :: Try again at noon.\n"
+        "\nDuring handling of the above exception, another exception occurred:\n\nAttributeError: can't set attribute\n"
+    )
+    masked = "An unexpected error occurred:\nAttributeError: can't set attribute"
+    assert certbot_cause({"stderr": masked}, log) == "Try again at noon."
+    assert certbot_cause({"stderr": masked}) == "AttributeError: can't set attribute."
 
 
 GOOD, DRAINED, SICK = (
