@@ -40,6 +40,12 @@ options:
     description: Seconds to wait for another migration of the same database, by whatever host and controller.
     type: int
     default: 60
+  lock_timeout:
+    description:
+      - Seconds that a statement of the commands waits for a lock, behind which the app's own statements would wait; V(0) for ever.
+      - For drivers that use libpq, such as psycopg, where the database takes options for a session; a PgBouncer may not.
+    type: int
+    default: 0
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
   - thecodeforge.fastapi._app.generation
@@ -110,6 +116,7 @@ ARGUMENT_SPEC = {
     "version_command": {"type": "str", "default": ""},
     "timeout": {"type": "int", "default": 900},
     "wait": {"type": "int", "default": 60},
+    "lock_timeout": {"type": "int", "default": 0},
 }
 
 
@@ -189,24 +196,28 @@ def run_all(transient: Transient, params: dict[str, Any], result: dict[str, Any]
     """
     commands, timeout = params["commands"], params["timeout"]
     try:
-        with database_lock(transient, params["wait"], len(commands) * (timeout + SLACK)) as problem:
-            result["lines"] += [f"{problem}."] if problem else []
+        with database_lock(
+            transient, params["wait"], len(commands) * (timeout + SLACK), params["lock_timeout"]
+        ) as held:
+            result["lines"] += [f"{held.problem}."] if held.problem else []
             for command in commands:
-                run(transient, command, timeout, result)
+                run(transient, command, timeout, result, {"PGOPTIONS": held.options} if held.options else {})
     except DatabaseLocked as error:
         raise TransientError(
             f"Another migration of this database did not end within {params['wait']} s: {error}. Run again when it is done."
         ) from None
 
 
-def run(transient: Transient, command: str, timeout: int, result: dict[str, Any]) -> str:
+def run(
+    transient: Transient, command: str, timeout: int, result: dict[str, Any], environment: dict[str, str] | None = None
+) -> str:
     """Run one command.
 
     :returns: what it printed.
     :raises TransientError: naming it, when it fails.
     """
     try:
-        rc, output, seconds = transient.run(argv_of(command), timeout)
+        rc, output, seconds = transient.run(argv_of(command), timeout, environment=environment)
     except TransientError as error:
         result["lines"] = [f"$ {command}", *error.lines] if error.lines else []
         raise TransientError(f"{command!r}: {error}") from None

@@ -459,6 +459,30 @@ def test_migration_while_another_controller_migrates(fleet: Fleet, pair: tuple[s
     assert not migrate(fleet, other(fleet, pair), "alembic upgrade head").get("failed"), "the lock is free again"
 
 
+def test_migration_gives_up_waiting_for_a_table_that_is_in_use(
+    fleet: Fleet, pair: tuple[str, str], database: None
+) -> None:
+    """Else all that the app asks of the table would wait behind it."""
+    change = "alter table parts add column never integer"
+    code = f"import os, psycopg; psycopg.connect(os.environ['FORGE_DATABASE_URL'].replace('+psycopg', '')).execute('{change}')"
+    holder = subprocess.Popen(
+        [str(LAB), "exec", "--set", SET, "db", "--", "runuser", "-u", "postgres", "--", "psql", "forge", "-c",
+         "begin; select count(*) from parts; select pg_sleep(61)"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    fleet.until(
+        lambda: sql(fleet, "select count(*) from pg_stat_activity where query like '%pg_sleep(61)'") != "0",
+        what="the lock",
+    )
+    with serving(fleet, "a migration waits for a table that a report reads") as row:
+        answer = run_module(fleet, "migrate", app="forge", root="/srv", generation=other(fleet, pair),
+                            commands=[f"python -c {shlex.quote(code)}"], lock_timeout=2)  # fmt: skip
+        refused(fleet, row, answer, "canceling statement due to lock timeout")
+        row["happened"] = "it gave up after its time; what the app asked meanwhile waited as long"
+    sql(fleet, "select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(61)'")
+    holder.wait(30)
+
+
 def test_migration_while_the_database_is_down(fleet: Fleet, pair: tuple[str, str], database: None) -> None:
     fleet.on("db", "systemctl stop postgresql")
     try:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from . import database_session
 from .environment import read_environment
@@ -22,20 +23,28 @@ class DatabaseLocked(Exception):
     """Raised when somebody else migrates the database; it says who."""
 
 
+class Held(NamedTuple):
+    """How the lock is held: why not, a sentence without its full stop, empty when it is or the app has no such database; and what
+    PGOPTIONS lets a session give up waiting for a lock, empty when nothing does."""
+
+    problem: str = ""
+    options: str = ""
+
+
 @contextmanager
-def database_lock(transient: Transient, wait: int, seconds: int) -> Iterator[str]:
+def database_lock(transient: Transient, wait: int, seconds: int, lock_timeout: int = 0) -> Iterator[Held]:
     """Hold the lock while the block runs.
 
     :param wait: seconds to wait for another migration of the same database.
     :param seconds: that the block may take.
-    :returns: why there is no lock, a sentence without its full stop; empty when it is held, or the app has no such database.
+    :param lock_timeout: seconds after which a session gives up waiting for a lock; 0 for never.
     :raises DatabaseLocked: saying who migrates, when that lasts longer than the wait.
     """
     variable = variable_of_the_database(transient)
     if not variable:
-        yield ""
+        yield Held()
         return
-    argv = ["python", "-c", inspect.getsource(database_session), variable, str(wait)]
+    argv = ["python", "-c", inspect.getsource(database_session), variable, str(wait), str(lock_timeout)]
     with transient.running(argv, wait + seconds + CONNECT_SECONDS) as line:
         try:
             answer = json.loads(line)
@@ -43,7 +52,8 @@ def database_lock(transient: Transient, wait: int, seconds: int) -> Iterator[str
             answer = {"problem": "its Python did not start"}
         if "holds" in answer:
             raise DatabaseLocked(answer["holds"])
-        yield f"No lock in the database of {variable}: {answer['problem']}" if "problem" in answer else ""
+        problem = f"No lock in the database of {variable}: {answer['problem']}" if "problem" in answer else ""
+        yield Held(problem, answer.get("options", ""))
 
 
 def variable_of_the_database(transient: Transient) -> str:

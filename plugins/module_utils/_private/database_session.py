@@ -1,10 +1,11 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Holds a lock of the app's PostgreSQL database. A script for the app's own Python, which has a driver for it:
-``python -c SCRIPT VARIABLE SECONDS``, where VARIABLE is the environment variable with the URL.
+``python -c SCRIPT VARIABLE SECONDS LOCK_TIMEOUT``, where VARIABLE is the environment variable with the URL.
 
-Prints one JSON object: ``held``; or who ``holds`` it, when that one keeps it for so many seconds; or the ``problem``, why nobody could
-be asked. Keeps the lock until its standard input ends.
+Prints one JSON object: ``held``, and with which ``options`` (the variable PGOPTIONS of libpq) a session waits no longer than LOCK_TIMEOUT
+seconds for a lock, empty where sessions cannot have options, as behind a pool; or who ``holds`` it, when that one keeps it for so many
+seconds; or the ``problem``, why nobody could be asked. Keeps the lock until its standard input ends.
 
 The lock is one of a transaction, which a connection pool between the app and the database leaves to this client. It keeps no
 snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it. Source: PostgreSQL, "Advisory Locks"; PgBouncer, "Features".
@@ -64,17 +65,27 @@ def with_asyncpg(driver: Any, url: str) -> Ask:
 DRIVERS = {"psycopg": with_libpq, "psycopg2": with_libpq, "asyncpg": with_asyncpg}
 
 
-def connect(url: str) -> Ask:
+def connect(url: str, options: str = "") -> tuple[Ask, str]:
     """Connect with the first driver that the app has.
 
+    :param options: for the session, where it can have any.
+    :returns: what asks it, and its options.
     :raises LookupError: when it has none.
     """
+    url = re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", url)
     for name, use in DRIVERS.items():
         try:
             driver = importlib.import_module(name)
         except ImportError:
             continue
-        return use(driver, re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", url))
+        if options and use is with_libpq:
+            before = os.environ.get("PGOPTIONS", "")
+            os.environ["PGOPTIONS"] = f"{before} {options}".strip()
+            try:
+                return use(driver, url), os.environ["PGOPTIONS"]
+            except Exception:  # so does whatever else is wrong when it is tried again
+                os.environ["PGOPTIONS"] = before
+        return use(driver, url), ""
     raise LookupError(f"the app has none of the drivers {', '.join(DRIVERS)}")
 
 
@@ -89,10 +100,13 @@ def take(ask: Ask, seconds: float) -> dict[str, Any]:
     return {"held": True}
 
 
-def main(variable: str, seconds: str) -> None:
+def main(variable: str, seconds: str, lock_timeout: str) -> None:
+    options = f"-c lock_timeout={int(lock_timeout)}s" if int(lock_timeout) else ""
     try:
-        ask = connect(os.environ[variable])  # kept: the connection goes with it
+        ask, options = connect(os.environ[variable], options)  # kept: the connection goes with it
         answer = take(ask, float(seconds))
+        if "held" in answer:
+            answer["options"] = options
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         answer = {"problem": lines[0]}

@@ -99,6 +99,8 @@ class LedgerEvent(Document):
     result: str = ""
     reason: str = ""
     seconds: float = 0.0
+    schema_before: str = ""
+    schema: str = ""
 
 
 @dataclass(frozen=True)

@@ -216,10 +216,12 @@ class RolloutSteps:
         self.result.update(healthy=False, reason=reason, journal=error.journal)
 
     def record_event(self, outcome: str, reason: str = "") -> None:
+        previous = self.previous_generation()
+        schemas = [self.layout.read_record(each).schema for each in (previous, self.generation)]
         self.generations.record_event(
             LedgerEvent(
-                action=self.params["action"], by=self.params["by"], previous=self.previous_generation(), generation=self.generation,
-                result=outcome, reason=reason, seconds=self.seconds(),
+                action=self.params["action"], by=self.params["by"], previous=previous, generation=self.generation,
+                result=outcome, reason=reason, seconds=self.seconds(), schema_before=schemas[0], schema=schemas[1],
             )
         )  # fmt: skip
 

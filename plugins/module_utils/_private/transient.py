@@ -62,17 +62,21 @@ class Transient:
         except OSError as error:
             raise TransientError(f"Generation {generation} is not staged on this host: {error.strerror}.") from None
 
-    def run(self, argv: list[str], timeout: int, script: str | None = None) -> tuple[int, str, float]:
+    def run(
+        self, argv: list[str], timeout: int, script: str | None = None, environment: dict[str, str] | None = None
+    ) -> tuple[int, str, float]:
         """Run a command and wait for it.
 
         :param argv: program and arguments; the program is found on the PATH of the unit.
         :param timeout: seconds after which it is stopped.
         :param script: text for its standard input.
+        :param environment: variables on top of those of the generation.
         :returns: exit code, output with the generation's secrets masked, seconds.
         :raises TransientError: when it did not end in time.
         """
         name = f"{self.layout.app}-run-{self.generation}-{os.getpid()}"
-        command = self._command(name, argv, timeout)
+        variables = [f"{name}={value}" for name, value in (environment or {}).items()]
+        command = self._command(name, [*variables, *argv], timeout)
         started = time.monotonic()
         try:
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}

@@ -191,6 +191,7 @@ RULES = (
          lambda value: int(value) >= 0,
          "{name} must not be negative."),
     Rule("forge_build_cache_mb forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
+         "forge_migrations_lock_timeout "
          "forge_postgresql_max_connections forge_watch_seconds forge_wave_pause forge_worker_connections "
          "forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),

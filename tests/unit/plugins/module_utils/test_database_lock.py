@@ -22,7 +22,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.tran
 
 ID = "0123456789ab-01234567"
 DRIVER = """
-import fcntl
+import fcntl, os
 class Cursor:
     description = ["one"]
     def __init__(self, lock):
@@ -47,6 +47,8 @@ def connect(url, connect_timeout):
     assert url.startswith("postgresql://")
     if "down" in url:
         raise OSError("connection refused for hunter22-hunter22\\nmore")
+    if "pool" in url and os.environ.get("PGOPTIONS"):
+        raise OSError("unsupported startup parameter: options")
     return Connection(url)
 """
 RUN = """\
@@ -87,43 +89,60 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_two_exclude_each_other_for_as_long_as_the_first_has_not_ended(host: Any) -> None:
     transient = host.transient(NAME="shop", SHOP_DATABASE_URL=host.url)
-    with database_lock(transient, wait=0, seconds=60) as problem:
-        assert problem == ""
+    with database_lock(transient, wait=0, seconds=60) as held:
+        assert held.problem == ""
         with (
             pytest.raises(DatabaseLocked, match=r"^192\.0\.2\.7 has been at it$"),
             database_lock(transient, wait=1, seconds=60),
         ):
             raise AssertionError
-    with database_lock(transient, wait=0, seconds=60) as problem:
-        assert problem == ""
+    with database_lock(transient, wait=0, seconds=60) as held:
+        assert held.problem == ""
 
 
 def test_the_lock_is_given_back_when_the_migration_fails(host: Any) -> None:
     transient = host.transient(URL=host.url)
     with pytest.raises(KeyError), database_lock(transient, wait=0, seconds=60):
         raise KeyError
-    with database_lock(transient, wait=0, seconds=60) as problem:
-        assert problem == ""
+    with database_lock(transient, wait=0, seconds=60) as held:
+        assert held.problem == ""
 
 
 def test_what_keeps_the_database_from_holding_one_is_said_and_no_more(host: Any) -> None:
     down = host.transient(FORGE_SECRET_KEY="hunter22-hunter22", URL=f"{host.url}-down")
-    with database_lock(down, wait=0, seconds=60) as problem:
-        assert problem.startswith("No lock in the database of URL: connection refused for ")
-        assert "hunter22" not in problem
+    with database_lock(down, wait=0, seconds=60) as held:
+        assert held.problem.startswith("No lock in the database of URL: connection refused for ")
+        assert "hunter22" not in held.problem
     os.unlink(host.drivers / "psycopg.py")
-    with database_lock(host.transient(URL=host.url), wait=0, seconds=60) as problem:
-        assert problem.endswith("the app has none of the drivers psycopg, psycopg2, asyncpg")
+    with database_lock(host.transient(URL=host.url), wait=0, seconds=60) as held:
+        assert held.problem.endswith("the app has none of the drivers psycopg, psycopg2, asyncpg")
 
 
 def test_an_app_without_such_a_database_needs_none(host: Any) -> None:
     transient = host.transient(URL="sqlite:////tmp/x.db", POSTGRES_HOST="db")
     assert variable_of_the_database(transient) == ""
-    with database_lock(transient, wait=0, seconds=60) as problem:
-        assert problem == ""
+    with database_lock(transient, wait=0, seconds=60) as held:
+        assert held.problem == ""
 
 
 def test_it_is_tried_until_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_session, "PAUSE", 0)
     answers = iter([None, False, False, True])
     assert database_session.take(lambda _statement: next(answers), 60) == {"held": True}
+
+
+@pytest.mark.parametrize(
+    ("database", "before", "options"),
+    [
+        ("a", "", "-c lock_timeout=10s"),
+        ("a", "-c work_mem=1MB", "-c work_mem=1MB -c lock_timeout=10s"),
+        ("pool", "", ""),  # a PgBouncer refuses a session with options
+    ],
+)
+def test_sessions_give_up_waiting_for_a_lock_where_they_can_have_options(
+    host: Any, monkeypatch: pytest.MonkeyPatch, database: str, before: str, options: str
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", before)
+    transient = host.transient(URL=host.url.replace("@", f"@{database}@"))
+    with database_lock(transient, wait=0, seconds=60, lock_timeout=10) as held:
+        assert held == ("", options)

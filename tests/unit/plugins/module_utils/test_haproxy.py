@@ -28,11 +28,20 @@ class Admin:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen()
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)  # which ends accept()
+        self.thread.join()
+        self.listener.close()
 
     def serve(self) -> None:
         while True:
-            peer, _address = self.listener.accept()
+            try:
+                peer, _address = self.listener.accept()
+            except OSError:
+                return
             with peer:
                 command = peer.recv(65536).decode()
                 self.asked.append(command)
@@ -43,7 +52,7 @@ class Admin:
 def admin(tmp_path: Path) -> Iterator[Admin]:
     found = Admin(tmp_path / "admin.sock")
     yield found
-    found.listener.close()
+    found.close()
 
 
 def test_servers_of_an_app_are_those_of_both_backends(admin: Admin) -> None:

@@ -66,8 +66,14 @@ def test_candidate_and_switch_are_recorded(steps: Steps) -> None:
     assert switched["removed"] == []
     record = steps.host.layout.read_record(NEW)
     assert (record.state, record.schema, record.drop_warning) == ("good", "0002", "")
+    event = steps.generations.ledger()[-1]
+    assert (event.schema_before, event.schema) == ("", "0002")
     assert steps.events() == [(OLD, NEW, "switching"), (OLD, NEW, "switched")]
     assert {event.by for event in steps.generations.ledger()[1:]} == {"ann@here"}
+    steps.take("candidate", OLD)
+    steps.take("switch", OLD, action="rollback")
+    event = steps.generations.ledger()[-1]
+    assert (event.schema_before, event.schema) == ("0002", "")
     assert steps.warnings == []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.database_lock import DatabaseLocked
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.database_lock import DatabaseLocked, Held
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import TransientError
 from ansible_collections.thecodeforge.fastapi.plugins.modules import migrate as module
@@ -112,28 +112,29 @@ class FakeTransient:
     def __init__(self, *_arguments: object) -> None:
         self.ran.clear()
 
-    def run(self, argv: list[str], _timeout: int) -> tuple[int, str, float]:
-        self.ran.append(argv)
+    def run(self, argv: list[str], _timeout: int, environment: dict[str, str] | None = None) -> tuple[int, str, float]:
+        self.ran.append([*(f"{name}={value}" for name, value in (environment or {}).items()), *argv])
         printed = f"preparing\nOperationalError: no {argv[0]}\nbye\n" if "loudly" in argv else f"{argv[0]} ran\n"
         return int("fail" in argv), printed, 0.5
 
 
 PARAMS = {
     "generation": SECOND, "commands": COMMANDS, "paths": [], "version_command": "alembic current", "timeout": 5, "wait": 60,
+    "lock_timeout": 10,
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the database does: ``problem``, why it holds no lock, or ``holds``, who migrates."""
-    state: dict[str, Any] = {"problem": "", "asked": []}
+    state: dict[str, Any] = {"problem": "", "asked": [], "options": ""}
 
     @contextmanager
-    def database_lock(_transient: object, wait: int, seconds: int) -> Iterator[str]:
+    def database_lock(_transient: object, wait: int, seconds: int, lock_timeout: int) -> Iterator[Held]:
         if "holds" in state:
             raise DatabaseLocked(state["holds"])
-        state["asked"].append((wait, seconds, len(FakeTransient.ran)))
-        yield state["problem"]
+        state["asked"].append((wait, seconds, lock_timeout, len(FakeTransient.ran)))
+        yield Held(state["problem"], state["options"])
         state["asked"].append(len(FakeTransient.ran))
 
     monkeypatch.setattr(module, "database_lock", database_lock)
@@ -144,10 +145,18 @@ def test_the_database_holds_a_lock_over_all_commands(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any]
 ) -> None:
     outcome(layout, monkeypatch, commands=["first", "second"])
-    assert database["asked"] == [(60, 2 * (5 + module.SLACK), 0), 2]
+    assert database["asked"] == [(60, 2 * (5 + module.SLACK), 10, 0), 2]
     database["asked"].clear()
     outcome(layout, monkeypatch, commands=[])
     assert database["asked"] == [], "only the version is asked"
+
+
+def test_commands_give_up_waiting_for_a_lock_where_the_database_lets_them(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, database: dict[str, Any]
+) -> None:
+    database["options"] = "-c lock_timeout=10s"
+    outcome(layout, monkeypatch)
+    assert FakeTransient.ran == [["PGOPTIONS=-c lock_timeout=10s", *COMMANDS[0].split()], ["alembic", "current"]]
 
 
 def test_no_lock_in_the_database_is_said_and_is_no_failure(
