@@ -84,6 +84,60 @@ def test_what_is_somebody_elses_is_said_and_stays(host: Fleet, case: str) -> Non
     assert host.on("box", LOOK, check=False) == before
 
 
+INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y"
+# Whoever keeps a hand-made server running. Each listens on the port that the test puts in, and ends with what ``end`` says.
+KEEPERS = {
+    "supervisor": (
+        f"{INSTALL} supervisor && printf '[program:web]\ncommand=python3 -m http.server PORT\nstopasgroup=true\n' "
+        ">/etc/supervisor/conf.d/web.conf && supervisorctl update",
+        "python3 (unit supervisor.service)",
+        "systemctl disable --now supervisor",
+    ),
+    "nginx": (
+        f"{INSTALL} nginx-light && printf 'server {{ listen PORT; return 200; }}\n' >/etc/nginx/conf.d/web.conf && systemctl restart nginx",
+        "nginx (unit nginx.service)",
+        "systemctl disable --now nginx",
+    ),
+    "cron": (
+        f"{INSTALL} cron && systemctl start cron && echo '* * * * * root exec python3 -m http.server PORT' >/etc/cron.d/web",
+        "python3 (unit cron.service)",
+        "rm /etc/cron.d/web; systemctl stop cron; pkill -f 'http.server PORT'",
+    ),
+    "screen": (
+        f"{INSTALL} screen && runuser -u admin -- screen -dmS web python3 -m http.server PORT",
+        "python3",
+        "pkill -f 'http.server PORT'",
+    ),
+    "docker": (
+        "cp $(readlink -f /usr/bin/python3) /usr/local/bin/docker-proxy && "
+        "systemd-run --unit docker /usr/local/bin/docker-proxy -m http.server PORT",
+        "docker-proxy (unit docker.service)",
+        "systemctl stop docker; rm /usr/local/bin/docker-proxy",
+    ),
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("keeper", KEEPERS)
+def test_whoever_has_the_port_is_named_and_goes_on(host: Fleet, keeper: str) -> None:
+    port = 8090 + list(KEEPERS).index(keeper)
+    begin, name, end = (text.replace("PORT", str(port)) for text in KEEPERS[keeper])
+    host.on("box", begin)
+    try:
+        answers = f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/"
+        host.until(lambda: host.on("box", answers, check=False) == "200", 70, keeper)
+        before = host.on("box", f"ss -Hltnp sport = :{port}")
+        for take_over in ([], ["unit"]):
+            run = host.play("check", check=False, forge_app="late", forge_listen=[str(port)], forge_take_over=take_over)
+            assert run.rc != 0
+            assert f"0.0.0.0:{port} is taken by {name}" in run.said()
+            assert "Nothing was changed on box." in run.said()
+        assert host.on("box", f"ss -Hltnp sport = :{port}") == before
+        assert host.on("box", answers) == "200"
+    finally:
+        host.on("box", end, check=False)
+
+
 ONE, TWO = {"forge_app": "one", "forge_listen": ["8061"]}, {"forge_app": "two", "forge_listen": ["8062"]}
 
 
