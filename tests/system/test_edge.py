@@ -224,6 +224,17 @@ def test_edge_has_tls_and_tells_the_app_who_asks(edged: Fleet, edge: str) -> Non
     assert "haproxy_server_status" in edged.on(edge, "curl -s http://127.0.0.1:8404/metrics")
 
 
+@pytest.mark.parametrize("edge", EDGES)
+def test_tls_is_what_mozilla_calls_intermediate(edged: Fleet, edge: str) -> None:
+    """By sslyze's verdict."""
+    judged = subprocess.run(
+        ["uvx", "sslyze==6.3.1", "--mozilla_config=intermediate", f"--sni={NAME}", f"{edged.address(edge)}:443"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert judged.returncode == 0, judged.stdout[-3000:] + judged.stderr[-1000:]
+    assert "OK - Compliant" in judged.stdout
+
+
 def test_nobody_but_the_edges_reaches_the_app(edged: Fleet) -> None:
     asked = f"curl -s -m 3 -o /dev/null -w '%{{http_code}}' http://{edged.address('w1')}:8000/version"
     assert [edged.on(node, asked, check=False) for node in ("e1", "e2", "w1", "w2")] == ["200", "200", "200", "000"]
