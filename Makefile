@@ -5,7 +5,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check sanity artifact test test-apps test-thorough test-fleet bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet clean
+.PHONY: help setup lab demo check sanity artifact test test-apps test-thorough test-fleet bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet bench-edge clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ bench-restart: lab ## how long nobody is answered in a restart, by number of wor
 
 bench-fleet: lab ## releases over three and ten hosts: seconds, spread of a wave, take-back (40 minutes)
 	@python tests/bench/fleet.py $(BENCH)
+
+bench-edge: lab ## what the edge costs, beside an HAProxy tuned by hand (6 minutes)
+	@python tests/bench/edge.py $(BENCH)
 
 bench-serve: setup ## how fast the app is served, beside bare Gunicorn and others
 	@python3 tests/bench/serve.py $(BENCH)
