@@ -92,13 +92,21 @@ def row(
         facts["os"]["name"],
         facts["python"]["version"],
         str(target["workers"]["count"]),
-        target["workers"]["reason"] + ("" if drains else "; no drain: a release may cut requests"),
+        target["workers"]["reason"]
+        + connections(candidate)
+        + ("" if drains else "; no drain: a release may cut requests"),
         (target["live"] or "nothing") if changed else "no change",
         target["generation"],
         url(str(target["listen"][0]), address or host),
         f"{candidate.get('seconds', 0) + switch.get('switched_in', 0):.1f}" if changed else "-",
         (", ".join([*switch.get("ended", []), *finish.get("ended", [])]) or "nothing") if changed else "-",
     ]
+
+
+def connections(candidate: Mapping[str, Any]) -> str:
+    """What a worker was seen to open to its database."""
+    count = candidate.get("connections", 0)
+    return f"; {count} connections a worker" if count > 1 else "; 1 connection a worker" if count else ""
 
 
 def url(listen: str, host: str) -> str:

@@ -84,6 +84,10 @@ options:
     description: A command that must succeed, run as the service; C(FORGE_SOCKET) is the private socket.
     type: str
     default: ""
+  worker_connections:
+    description: Connections to the database that a worker may open; V(0) when nobody says. A candidate that has more is warned of.
+    type: int
+    default: 0
   watch_seconds:
     description: Seconds after the switch during which a failure makes the host go back.
     type: int
@@ -141,6 +145,10 @@ reason:
   description: Why the candidate did not pass; empty when it did.
   returned: step=candidate
   type: str
+connections:
+  description: Connections to the app's PostgreSQL database that the worker has that has most; V(0) where it is not known.
+  returned: step=candidate, when one was started
+  type: int
 journal:
   description: What a generation that failed wrote last, secrets masked.
   returned: when one failed
@@ -204,6 +212,7 @@ ARGUMENT_SPEC = {
     "health_deadline": {"type": "int", "default": 60},
     "smoke": {"type": "list", "elements": "dict", "default": []},
     "smoke_command": {"type": "str", "default": ""},
+    "worker_connections": {"type": "int", "default": 0},
     "watch_seconds": {"type": "int", "default": 10},
     "drain_seconds": {"type": "int", "default": 20},
     "keep": {"type": "int", "default": 5},

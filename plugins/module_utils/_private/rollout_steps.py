@@ -10,6 +10,7 @@ from typing import Any
 
 from . import systemd
 from .candidate import Candidate
+from .connections import most_of_a_worker
 from .ended import Ended
 from .errors import STILL_SERVES, RolloutError, TakenBack, text_of
 from .exclusive import LockHeld, exclusive_lock, make_private
@@ -125,10 +126,21 @@ class RolloutSteps:
             if not self.record.drains:
                 self.warn(drop_warning(self.record))
             self.candidate.start()
+            self.measure_connections()
         elif step == "take_back":
             self.take_back()
         else:
             self.serve()
+
+    def measure_connections(self) -> None:
+        """Say how many connections to the database a worker of the candidate has, and when that is more than it was to be."""
+        found, said = most_of_a_worker(self.layout, self.generation), self.params["worker_connections"]
+        self.result["connections"] = found
+        if 0 < said < found:
+            self.warn(
+                f"A worker of {self.generation} has {found} connections to its database, and forge_worker_connections says {said}: "
+                "raise that, so that workers and max_connections are counted with it."
+            )
 
     def repair_current(self) -> None:
         """Let ``current`` name what serves, before anything trusts it. Nothing is started or stopped for it."""

@@ -334,3 +334,15 @@ def test_first_release_of_a_host_is_not_taken_back(steps: Steps) -> None:
     steps.take("switch", through="watch")
     assert steps.take("take_back", previous="")["serves"] == NEW
     assert steps.host.running == [NEW]
+
+
+@pytest.mark.parametrize(("said", "warned"), [(0, False), (4, True), (5, False)])
+def test_candidate_that_opens_more_connections_than_it_was_to_is_warned_of(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, said: int, warned: bool
+) -> None:
+    monkeypatch.setattr(module, "most_of_a_worker", lambda *_arguments: 5)
+    assert steps.take("candidate", worker_connections=said)["connections"] == 5
+    assert (
+        any("has 5 connections to its database, and forge_worker_connections says 4" in each for each in steps.warnings)
+        is warned
+    )
