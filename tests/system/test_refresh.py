@@ -1,6 +1,6 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The app is started anew without losing a request, and by nobody else: not by needrestart."""
+"""The app is started anew without losing a request, and by nobody else: not by needrestart; a host without an edge is taken away."""
 
 from __future__ import annotations
 
@@ -98,6 +98,30 @@ def test_a_twin_that_is_not_healthy_never_serves(fresh: Fleet) -> None:
     fresh.on("box", f"cat /root/main.py > {code}")
     fresh.play("refresh")
     assert live(fresh) == f"{serving}-2"
+
+
+def test_a_host_without_an_edge_has_its_maintenance_and_can_be_drained(fresh: Fleet) -> None:
+    fresh.play("maintenance", state="on")
+    shown = fresh.get("box", "/version")
+    assert (shown.status_code, shown.headers["retry-after"]) == (503, "300")
+    assert fresh.get("box", "/healthz").status_code == 200
+    fresh.play("maintenance", state="off")
+    assert fresh.get("box", "/version").status_code == 200
+
+    refused = fresh.play("drain", check=False, forge_drain_hosts="box")
+    assert (
+        "No host would be left to serve, and forge_min_serving is 1: drain fewer hosts. Nothing was changed."
+        in refused.said()
+    )
+    away = {"forge_drain_hosts": "box", "forge_min_serving": 0, "forge_drain_notice_seconds": 0}
+    with load(fresh.url("box", ""), **CLIENTS) as result:
+        fresh.play(
+            "drain", **away, forge_drain_wait_seconds=2, check=False
+        )  # clients come, whatever a balancer would say
+        assert [fresh.get("box", path).status_code for path in ("/-/ready", "/version")] == [503, 200]
+        fresh.play("undrain", **away)
+        assert fresh.get("box", "/-/ready").status_code == 200
+    assert result["lost"] == {}
 
 
 def test_needrestart_leaves_the_app_to_refresh(fresh: Fleet) -> None:
