@@ -341,6 +341,17 @@ def test_host_that_is_killed_costs_what_it_had_in_hand(edged: Fleet) -> None:
     edged.until(lambda: edged.on("e1", "curl -s 'http://127.0.0.1:8404/;csv' | grep -c '^tiny,w2,.*,UP,'"), 30, "w2")
 
 
+def test_edge_that_is_killed_comes_back_and_the_other_one_notices_nothing(edged: Fleet) -> None:
+    process = haproxy(edged)
+    with loaded(edged, "e2"), loaded(edged, "e1", may_lose=500) as result:
+        edged.on("e1", "systemctl kill --signal KILL haproxy")
+        edged.until(lambda: haproxy(edged) not in ("", process), 20, "another HAProxy")
+        time.sleep(2)
+    assert result["silence"] < 5
+    print(f"through the edge that was killed: {result['lost']} of {result['total']}")
+    assert ask(edged, "/version").status_code == 200
+
+
 def test_host_that_missed_a_release_gets_nothing_until_it_has_it(edged: Fleet) -> None:
     edged.lab("stop", "w2")
     change(edged)
