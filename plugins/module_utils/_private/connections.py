@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 
-from .environment import read_environment
+from .environment import postgresql_url, read_environment
 from .layout import Layout, read_file
 from .listening import Sockets
 
@@ -18,7 +18,7 @@ DEFAULT_PORT = "5432"
 
 def database_ports(settings: dict[str, str]) -> set[int]:
     """Ports in the first setting that is a URL of PostgreSQL, which may name several hosts; none where no setting is."""
-    url = next((value for value in settings.values() if re.match(r"postgres(ql)?(\+\w+)?://", value)), "")
+    _name, url = postgresql_url(settings)
     place = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     return {int(port) for port in re.findall(r":(\d+)(?=,|$)", place) or [DEFAULT_PORT]} if url else set()
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from . import database_session
-from .environment import read_environment
+from .environment import postgresql_url, read_environment
 from .transient import Transient
 
 CONNECT_SECONDS = 30  # until the script has begun, and has connected
@@ -60,5 +59,4 @@ def variable_of_the_database(transient: Transient) -> str:
     """Return the first setting that is a URL of PostgreSQL; empty when none is."""
     path = os.path.join(transient.layout.generation(transient.generation), "environment")
     with open(path, encoding="utf-8") as handle:
-        settings = read_environment(handle.read())
-    return next((name for name, value in settings.items() if re.match(r"postgres(ql)?(\+\w+)?://", value)), "")
+        return postgresql_url(read_environment(handle.read()))[0]
