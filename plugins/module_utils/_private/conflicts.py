@@ -31,7 +31,7 @@ UNIT_PATH = (
 )  # fmt: skip
 ADMIN = "/etc/systemd/system"
 # What a killed first deploy may leave behind, before a record says what it was.
-HALF_MADE = {"layers", "releases", "generations", "lock.json", "project.json"}
+HALF_MADE = {"layers", "releases", "generations", "lock.json", "locks", "project.json"}
 # What a file system of its own has, mounted where the app's directory is to be.
 OF_A_DISK = {"lost+found"}
 AFTER_REMOVAL = {"ledger.jsonl", "taken-over"}  # what a removal leaves, for the app to come back to

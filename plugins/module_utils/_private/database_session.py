@@ -110,7 +110,8 @@ def main(variable: str, seconds: str, lock_timeout: str) -> None:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         answer = {"problem": lines[0]}
-    print(json.dumps(answer), flush=True)
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
     if "held" in answer:
         sys.stdin.read()
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Managed by thecodeforge.fastapi, for all apps of this edge: changes by hand are replaced

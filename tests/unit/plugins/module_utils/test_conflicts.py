@@ -206,6 +206,7 @@ def test_a_directory_of_somebody_else(host: Host) -> None:
     [
         ("lock.json", True),
         (".stage.lock", True),
+        ("locks/stage", True),
         ("releases/0123456789ab/main.py", True),
         ("releases/.incoming-x/main.py", True),
         ("releases/20260101120000/main.py", False),  # of another tool
