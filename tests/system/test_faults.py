@@ -623,6 +623,7 @@ def test_migrations_of_controllers_that_share_only_the_database(
     assert re.search(r"did not end within 1 s: a session of the role postgres\.", answer["msg"])
 
 
+@pytest.mark.thorough
 def test_host_that_goes_away_midway(fleet: Fleet, pair: tuple[str, str], database: None, source: Path) -> None:
     change(source, "host away")
     before = {host: fleet.live(host) for host in (NODE, "app13")}

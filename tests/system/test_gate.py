@@ -276,6 +276,7 @@ def test_full_disk_is_one_sentence(gate: Gate) -> None:
     assert gate.serving() == gate.linked() != live, "where there is room, the next run ends it"
 
 
+@pytest.mark.thorough
 def test_what_was_removed_below_run_is_said_and_heals_with_the_next_change(gate: Gate) -> None:
     before = gate.serving()
     with gate.nothing_lost("/run of the app is removed"):

@@ -80,6 +80,7 @@ def test_migrations_run_once_for_the_fleet(fleet: Fleet, source: Path, counter: 
     assert runs(fleet) == first + 1, "nothing was released, so nothing is migrated"
 
 
+@pytest.mark.thorough
 def test_migrations_are_not_run_again_while_their_files_are_the_same(fleet: Fleet, source: Path, counter: str) -> None:
     settings: dict[str, Any] = {"forge_migrations": ["alembic upgrade head", counter], "limit": "app12"}
     script = source / "migrations" / "script.py.mako"

@@ -89,6 +89,7 @@ def over_ssh(box: Fleet, monorepo: Path, tmp_path: Path, monkeypatch: pytest.Mon
     return f"git+ssh://git@{box.address('box')}/home/git/shop.git"
 
 
+@pytest.mark.thorough
 def test_a_repository_behind_ssh_is_a_source(
     box: Fleet, over_ssh: str, monorepo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY, SET, Fleet
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "bench"))
@@ -74,6 +75,7 @@ def test_lock_of_another_is_respected_and_can_be_broken(fleet: Fleet, source: Pa
     assert fleet.on("app12", "test -e /srv/forge/lock.json && echo held || echo free") == "free"
 
 
+@pytest.mark.thorough
 def test_killed_controller_leaves_a_state_that_the_next_run_mends(fleet: Fleet, source: Path) -> None:
     import os
     import signal
