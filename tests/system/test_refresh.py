@@ -72,7 +72,9 @@ def test_a_twin_takes_over_and_is_the_same_to_all_that_follows(fresh: Fleet) -> 
     assert f"{second} {twin}" in run.said()
     event = json.loads(fresh.on("box", f"tail -n 1 {LEDGER}"))
     assert (event["action"], event["from"], event["to"], event["result"]) == ("refresh", second, twin, "switched")
-    assert fresh.on("box", "ls /srv/fresh/generations").split() == sorted([first, twin])
+    kept = fresh.on("box", "ls /srv/fresh/generations").split()
+    assert {first, twin} < set(kept)
+    assert second not in kept
 
     assert fresh.play("status").rc == 0
     assert fresh.play("site").changed("box") == 0
@@ -125,7 +127,7 @@ def test_a_host_without_an_edge_has_its_maintenance_and_can_be_drained(fresh: Fl
 
 
 def test_needrestart_leaves_the_app_to_refresh(fresh: Fleet) -> None:
-    fresh.on("box", "DEBIAN_FRONTEND=noninteractive apt-get -qq install -y needrestart")
+    fresh.on("box", "export DEBIAN_FRONTEND=noninteractive; apt-get -qq update && apt-get -qq install -y needrestart")
     fresh.play("site")
     rule = "/etc/needrestart/conf.d/fresh.conf"
     before = processes(fresh)
