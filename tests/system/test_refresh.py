@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "forge_processes": {"sleeper": {"command": "sleep infinity", "stop_seconds": 2}},
 }
 CLIENTS = {"keepalive": 2, "closing": 2, "post": 2, "pausing": 4}
+HEED = 0.6  # seconds within which workers heed a flag, and a little more
 LEDGER = "/srv/fresh/ledger.jsonl"
 
 
@@ -104,10 +106,12 @@ def test_a_twin_that_is_not_healthy_never_serves(fresh: Fleet) -> None:
 
 def test_a_host_without_an_edge_has_its_maintenance_and_can_be_drained(fresh: Fleet) -> None:
     fresh.play("maintenance", state="on")
+    time.sleep(HEED)
     shown = fresh.get("box", "/version")
     assert (shown.status_code, shown.headers["retry-after"]) == (503, "300")
     assert fresh.get("box", "/healthz").status_code == 200
     fresh.play("maintenance", state="off")
+    time.sleep(HEED)
     assert fresh.get("box", "/version").status_code == 200
 
     refused = fresh.play("drain", check=False, forge_drain_hosts="box")
@@ -122,6 +126,7 @@ def test_a_host_without_an_edge_has_its_maintenance_and_can_be_drained(fresh: Fl
         )  # clients come, whatever a balancer would say
         assert [fresh.get("box", path).status_code for path in ("/-/ready", "/version")] == [503, 200]
         fresh.play("undrain", **away)
+        time.sleep(HEED)
         assert fresh.get("box", "/-/ready").status_code == 200
     assert result["lost"] == {}
 

@@ -32,15 +32,21 @@ def main() -> int:
         return 0  # none of ours
     pem = "".join((lineage / name).read_text(encoding="ascii") for name in ("fullchain.pem", "privkey.pem"))
     file = HOME / "certificates" / f"{app}.pem"
+    if file.exists() and file.read_text(encoding="ascii") == pem:
+        return 0
+    payload = "\n".join(line for line in pem.splitlines() if line.strip())  # an empty line would end it
+    try:
+        answers = [ask(f"set ssl cert {file} <<\n{payload}\n"), ask(f"commit ssl cert {file}")]
+    except OSError:  # it does not run, and reads the file when it starts
+        answers = ["", "Success"]
+    if "Success" not in answers[1]:
+        print(f"HAProxy did not take the certificate of {app}: {' '.join(answers)}", file=sys.stderr)
+        return 1
     draft = file.with_suffix(".new")
     draft.touch(0o600)
     draft.write_text(pem, encoding="ascii")
     draft.replace(file)
-    payload = "\n".join(line for line in pem.splitlines() if line.strip())  # an empty line would end it
-    answers = [ask(f"set ssl cert {file} <<\n{payload}\n"), ask(f"commit ssl cert {file}")]
-    if "Success" not in answers[1]:
-        print(f"HAProxy did not take the certificate of {app}: {' '.join(answers)}", file=sys.stderr)
-        return 1
+    print(f"HAProxy has the certificate of {app}.")
     return 0
 
 

@@ -173,7 +173,9 @@ def _create(set_name: str, spec: Spec, image: str) -> None:
             "home": str(HOME),
         }
         podman(
-            *("create", "--pull=never", "--name", container, "--hostname", spec.name, "--network", NETWORK, "--ip", address),
+            *("create", "--pull=never", "--name", container, "--hostname", spec.name, "--network", NETWORK),
+            # As hosts have it, too: others on the network go on knowing it.
+            *("--ip", address, "--mac-address", "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))),
             *("--privileged", "--systemd=always", "--pids-limit=-1", "--log-opt", "max-size=1mb"),
             *runtime_flags(),
             *(part for key, value in labels.items() for part in ("--label", f"forge-lab.{key}={value}")),

@@ -61,6 +61,16 @@ def test_what_haproxy_refuses_is_said(tmp_path: Path) -> None:
     done, _asked = renew(tmp_path, "forge-shop", "unable to load", "No ongoing transaction!")
     assert done.returncode == 1
     assert "HAProxy did not take the certificate of shop: unable to load" in done.stderr
+    assert (tmp_path / "certificates" / "shop.pem").read_text() == "old\n", "the next run tries again"
+
+
+def test_what_it_has_is_not_given_again_and_who_does_not_run_reads_it_later(tmp_path: Path) -> None:
+    file = tmp_path / "certificates" / "shop.pem"
+    done, asked = renew(tmp_path, "forge-shop")  # nobody answers
+    assert (done.returncode, asked, file.read_text()) == (0, [], "chain\n\nkey\n")
+    variables = {"RENEWED_LINEAGE": str(tmp_path / "live" / "forge-shop"), "FORGE_EDGE_HOME": str(tmp_path)}
+    again = subprocess.run([sys.executable, HOOK], env={**os.environ, **variables}, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("lineage", ["shop", "forge-blog"])
