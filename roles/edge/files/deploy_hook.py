@@ -46,7 +46,7 @@ def main() -> int:
     draft.touch(0o600)
     draft.write_text(pem, encoding="ascii")
     draft.replace(file)
-    print(f"HAProxy has the certificate of {app}.")
+    print("changed")
     return 0
 
 
