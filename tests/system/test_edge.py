@@ -452,7 +452,8 @@ def test_certificate_of_an_acme_authority_is_renewed_on_the_edge(edged: Fleet, c
         "w1",
         "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y pebble >/dev/null 2>&1; "
         f"echo '{edged.address('e1')} {NAME}' >> /etc/hosts; "
-        "systemctl is-active -q pebble || systemd-run --unit pebble -E PEBBLE_VA_NOSLEEP=1 -E PEBBLE_WFE_NONCEREJECT=0 pebble -config /root/pebble.json",
+        "systemctl is-active -q pebble || systemd-run --unit pebble -E PEBBLE_VA_NOSLEEP=1 "
+        "-E PEBBLE_WFE_NONCEREJECT=0 pebble -config /root/pebble.json",
     )
     for edge in EDGES:
         edged.on(
