@@ -467,10 +467,10 @@ def test_certificate_of_an_acme_authority_is_renewed_on_the_edge(edged: Fleet, c
         return [x509.load_pem_x509_certificate(text.encode()).issuer.rfc4514_string() for text in texts]
 
     wanted = {"forge_edge_tls": "acme", "forge_edge_acme_server": "https://pebble.example:14000/dir"}
-    refused = edged.play("site", check=False, **{**wanted, "forge_edge_names": ["nowhere.example"]})
+    refused = edged.play("site", check=False, **{**wanted, "forge_edge_names": [NAME, "nowhere.example"]})
     assert refused.rc
     assert re.search(
-        r"e\d got no certificate for nowhere.example from https://pebble.example:14000/dir: nowhere.example:",
+        rf"e\d got no certificate for {NAME}, nowhere.example from https://pebble.example:14000/dir: nowhere.example:",
         refused.said(),
     )
     edged.variables.update(wanted)
