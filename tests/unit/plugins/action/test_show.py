@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 REPOSITORY = Path(__file__).parents[4]
 LINES = ["host    workers", "web1    5", "", '  a "quoted" word, and \\ too']
 PLAY = [
