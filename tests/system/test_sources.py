@@ -136,7 +136,7 @@ def test_commits_and_directories_of_a_lock_are_installed_by_hash(box: Fleet, tmp
     with tarfile.open(tmp_path / "shop.tar") as opened:
         bill = json.load(opened.extractfile("sbom.cdx.json"))  # type: ignore[arg-type]
     assert {"kept", "near", "uvicorn"} <= {each["name"] for each in bill["components"]}
-    box.play("deploy", **given)
+    box.play("site", **given)
     assert json.loads(box.on("box", "curl -fsS --max-time 5 http://127.0.0.1:8000/health")) == ["kept", "near"]
     assert box.play("deploy", **given).changed("box") == 0
     assert box.play("status", **given).rc == 0
