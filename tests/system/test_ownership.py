@@ -130,7 +130,7 @@ def test_whoever_has_the_port_is_named_and_goes_on(host: Fleet, keeper: str) -> 
         for take_over in ([], ["unit"]):
             run = host.play("check", check=False, forge_app="late", forge_listen=[str(port)], forge_take_over=take_over)
             assert run.rc != 0
-            assert f"0.0.0.0:{port} is taken by {name}" in run.said()
+            assert f"forge_listen: {port} is taken by {name}" in run.said()
             assert "Nothing was changed on box." in run.said()
         assert host.on("box", f"ss -Hltnp sport = :{port}") == before
         assert host.on("box", answers) == "200"
