@@ -18,6 +18,18 @@ options:
     required: true
 """
 
+    HEALTH = r"""
+options:
+  health_path:
+    description: What is asked of the generation on its private socket.
+    type: str
+    default: /healthz
+  health_status:
+    description: The status it must answer.
+    type: int
+    default: 200
+"""
+
     GENERATION = r"""
 options:
   generation:

@@ -39,16 +39,9 @@ options:
     description: Seconds for which to wait at most until the live generation serves well, as after a start of the host.
     type: float
     default: 0
-  health_path:
-    description: What is asked of the live generation.
-    type: str
-    default: /healthz
-  health_status:
-    description: The status it must answer.
-    type: int
-    default: 200
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._app.health
   - thecodeforge.fastapi._attributes
 """
 

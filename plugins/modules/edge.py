@@ -85,9 +85,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private.edge_config import Part
-from ..module_utils._private.edge_host import LOCK, UNIT, WAIT, Edge, EdgeError
+from ..module_utils._private.edge_host import UNIT, Edge, EdgeError, edge_lock
 from ..module_utils._private.errors import tells_what_the_host_refuses
-from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.systemd import properties
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -122,14 +121,10 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     edge = Edge(module.params["app"])
     try:
-        with exclusive_lock(LOCK, WAIT):
+        with edge_lock():
             how = present(edge, module.params, module.check_mode)
     except EdgeError as error:
         module.fail_json(msg=str(error))
-    except LockHeld:
-        module.fail_json(
-            msg=f"Another run has been at work on the edge {platform.node()} for {WAIT} s: run again when it is done."
-        )
     module.exit_json(
         changed=how != "nothing",
         how=how,

@@ -83,9 +83,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._private import haproxy
 from ..module_utils._private.edge_config import maintenance_file
-from ..module_utils._private.edge_host import LOCK, WAIT, Edge
+from ..module_utils._private.edge_host import Edge, EdgeError, edge_lock
 from ..module_utils._private.errors import tells_what_the_host_refuses
-from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.layout import read_file, write_atomically
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -120,21 +119,6 @@ def set_maintenance(app: str, on: bool) -> None:
         raise haproxy.HAProxyError(answer)
 
 
-def hold(app: str, names: list[str], lift: list[str], check: bool) -> tuple[list[str], list[str]]:
-    """As :meth:`Edge.hold`; looks alone when nothing is asked, or in check mode.
-
-    :raises HAProxyError: when HAProxy refuses, or another run is at work on the edge.
-    """
-    edge = Edge(app)
-    if check or not (names or lift):
-        return edge.mine().held, edge.mine().held
-    try:
-        with exclusive_lock(LOCK, WAIT):
-            return edge.hold(names, lift)
-    except LockHeld:
-        raise haproxy.HAProxyError(f"another run has been at work on the edge for {WAIT} s") from None
-
-
 @tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
@@ -143,14 +127,19 @@ def main() -> None:
     was = app in apps_in_maintenance()
     changed = wanted is not None and wanted != was
     try:
-        if changed and not module.check_mode:
-            set_maintenance(app, bool(wanted))
-        before, held = hold(app, params["hold"], params["lift"], module.check_mode)
+        before = held = Edge(app).mine().held
+        if not module.check_mode and (changed or params["hold"] or params["lift"]):
+            with edge_lock():
+                if changed:
+                    set_maintenance(app, bool(wanted))
+                before, held = Edge(app).hold(params["hold"], params["lift"])
         changed = changed or before != held
         seconds = 0.0 if module.check_mode else params["seconds"]
         found = (
             haproxy.wait_for(app, params["names"], params["up"], seconds) if params["names"] else haproxy.servers(app)
         )
+    except EdgeError as error:
+        module.fail_json(msg=str(error))
     except haproxy.HAProxyError as error:
         module.fail_json(msg=f"{error}: is the app on this edge, as the playbook site puts it there?")
     module.exit_json(

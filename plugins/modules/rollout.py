@@ -57,14 +57,6 @@ options:
     description: Who does it, and from where, for the ledger.
     type: str
     default: ""
-  health_path:
-    description: What is asked of the candidate.
-    type: str
-    default: /healthz
-  health_status:
-    description: The status it must answer.
-    type: int
-    default: 200
   health_passes:
     description: How many times in a row.
     type: int
@@ -111,6 +103,7 @@ options:
     default: ""
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._app.health
   - thecodeforge.fastapi._app.generation
   - thecodeforge.fastapi._attributes
 """

@@ -12,20 +12,13 @@ description:
   - Reads only.
 author: The Code Forge (@thecodeforge)
 options:
-  health_path:
-    description: What is asked of the live generation.
-    type: str
-    default: /healthz
-  health_status:
-    description: The status it must answer.
-    type: int
-    default: 200
   history:
     description: Entries of the ledger to show, the latest last.
     type: int
     default: 5
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
+  - thecodeforge.fastapi._app.health
   - thecodeforge.fastapi._attributes
 """
 

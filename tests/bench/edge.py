@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests" / "system"))
 os.environ.setdefault("FORGE_TEST_SET", "edgebench")
 
-from conftest import LAB, SET, Fleet  # noqa: E402
+from conftest import SET, Fleet  # noqa: E402
 from converge import as_root, run  # noqa: E402
 from test_edge import NAME, SETTINGS, certificate  # noqa: E402
 from tiny import write_project  # noqa: E402
@@ -92,16 +92,7 @@ def rounds(addresses: dict[str, str], count: int, seconds: float, *options: str)
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8)
-    given = parser.parse_args()
-    if not shutil.which("wrk"):
-        run(*as_root("apt-get", "install", "-y", "-qq", "--no-install-recommends", "wrk"))
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    fleet = Fleet(lab_set=SET, without_database=True)
-    fleet.lab("up", *NODES)
+def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         source = write_project(Path(directory, "shop"), "gunicorn", "uvicorn-worker")
         settings = {"forge_source": str(source), "forge_workers": 0, **certificate(Path(directory))}
@@ -125,9 +116,17 @@ def main() -> None:
             RESULT.write_text(json.dumps(rows, indent=2) + "\n")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8)
+    given = parser.parse_args()
+    if not shutil.which("wrk"):
+        run(*as_root("apt-get", "install", "-y", "-qq", "--no-install-recommends", "wrk"))
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    with Fleet(lab_set=SET, without_database=True).with_nodes(*NODES) as fleet:
+        measure_all(fleet, given)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        if not os.environ.get("FORGE_KEEP_NODES"):
-            subprocess.run([str(LAB), "clean", "--set", SET])
+    main()

@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests" / "system"))
 os.environ.setdefault("FORGE_TEST_SET", "fleet")
 
-from conftest import LAB, SET, Fleet  # noqa: E402
+from conftest import SET, Fleet  # noqa: E402
 from test_waves import HEALTH, MAIN, SETTINGS  # noqa: E402
 from tiny import load, write_project  # noqa: E402
 
@@ -86,15 +86,8 @@ def release(fleet: Fleet, hosts: list[str], way: dict[str, Any], sick: bool) -> 
     return {name: round(value, 2) for name, value in row.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hosts", default="3,10")
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
     sizes = sorted(map(int, given.hosts.split(",")))
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    fleet = Fleet(lab_set=f"{SET}waves", without_database=True)
-    fleet.lab("up", *(f"{name}=debian{12 + index % 2}:forge_app" for index, name in enumerate(names(sizes[-1]))))
     main_py = MAIN.replace('lambda: (int(os.environ.get("HEALTH", 200)), {})', "health") + HEALTH
     source = write_project(RESULT.parent / "wavy", "gunicorn", "uvicorn-worker", main=main_py)
     fleet.variables = {**SETTINGS, "forge_watch_seconds": WATCH, "forge_source": str(source)}
@@ -118,9 +111,18 @@ def main() -> None:
             RESULT.write_text(json.dumps(rows, indent=2) + "\n")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hosts", default="3,10")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    sizes = sorted(map(int, given.hosts.split(",")))
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    with Fleet(lab_set=f"{SET}waves", without_database=True).with_nodes(
+        *(f"{name}=debian{12 + index % 2}:forge_app" for index, name in enumerate(names(sizes[-1])))
+    ) as fleet:
+        measure_all(fleet, given)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        if not os.environ.get("FORGE_KEEP_NODES"):
-            os.system(f"{LAB} clean --set {SET}waves")
+    main()

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests" / "system"))
 os.environ.setdefault("FORGE_TEST_SET", "restart")
 
-from conftest import LAB, SET, Fleet  # noqa: E402
+from conftest import SET, Fleet  # noqa: E402
 from tiny import MAIN, load, write_project  # noqa: E402
 
 RESULT = REPOSITORY / "build" / "bench" / "restart.json"
@@ -80,16 +80,7 @@ def measure(fleet: Fleet, way: str, seconds: float) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", default="1,2,3,5")
-    parser.add_argument("--server", type=Path)
-    parser.add_argument("--name", default="now")
-    parser.add_argument("--seconds", type=float, default=10, help="after each command; a drain is 20")
-    given = parser.parse_args()
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    fleet = Fleet(lab_set=f"{SET}box", without_database=True)
-    fleet.lab("up", "box=debian12:forge_app")
+def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
     source = RESULT.parent / "calm"
     main_py = MAIN.replace('\n    if scope["method"] == "POST":', SLOW)
     fleet.variables = {
@@ -113,9 +104,17 @@ def main() -> None:
                 RESULT.write_text(json.dumps(results, indent=2) + "\n")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", default="1,2,3,5")
+    parser.add_argument("--server", type=Path)
+    parser.add_argument("--name", default="now")
+    parser.add_argument("--seconds", type=float, default=10, help="after each command; a drain is 20")
+    given = parser.parse_args()
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    with Fleet(lab_set=f"{SET}box", without_database=True).with_nodes("box=debian12:forge_app") as fleet:
+        measure_all(fleet, given)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        if not os.environ.get("FORGE_KEEP_NODES"):
-            os.system(f"{LAB} clean --set {SET}box")
+    main()

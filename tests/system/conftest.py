@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,26 @@ class Fleet:
             assert run.rc == 0, run.output[-6000:]
         return run
 
+    @contextmanager
+    def with_nodes(self, *specs: str) -> Iterator[Fleet]:
+        """Virgin nodes, which go in the end; with FORGE_KEEP_NODES those of the last run, and they stay."""
+        keep = bool(os.environ.get("FORGE_KEEP_NODES"))
+        try:
+            if not keep:
+                self.lab("clean")
+            self.lab("up", *specs)
+            yield self
+        finally:
+            if not keep:
+                self.lab("clean")
+
     def lab(self, verb: str, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
             [str(LAB), verb, "--set", self.lab_set, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,  # the first time it makes an image
         )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
@@ -171,25 +185,15 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def nodes() -> Iterator[Fleet]:
-    """Virgin nodes; with FORGE_KEEP_NODES those of the last run, and they stay."""
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        subprocess.run([str(LAB), "clean", "--set", SET], check=True, capture_output=True)
-    subprocess.run([str(LAB), "up", "--set", SET, *NODES], check=True)
-    yield Fleet()
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        subprocess.run([str(LAB), "clean", "--set", SET], check=True, capture_output=True)
+    with Fleet().with_nodes(*NODES) as fleet:
+        yield fleet
 
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Fleet]:
     """One virgin node by itself, for apps without a database."""
-    alone = Fleet(lab_set=f"{SET}box", without_database=True)
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        alone.lab("clean")
-    alone.lab("up", "box=debian12:forge_app")
-    yield alone
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        alone.lab("clean")
+    with Fleet(lab_set=f"{SET}box", without_database=True).with_nodes("box=debian12:forge_app") as alone:
+        yield alone
 
 
 @pytest.fixture(scope="session")

@@ -155,13 +155,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def machines() -> Iterator[Fleet]:
     """Virgin nodes: two controllers, and a host for each."""
     found = Fleet(lab_set=f"{SET}controller", without_database=True)
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        found.lab("clean")
     controllers = [f"{name}={system}:forge_controller" for name, (system, *_) in CONTROLLERS.items()]
-    found.lab("up", *controllers, *(f"{name}={system}:forge_app" for name, system in HOSTS.items()))
-    yield found
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        found.lab("clean")
+    with found.with_nodes(*controllers, *(f"{name}={system}:forge_app" for name, system in HOSTS.items())):
+        yield found
 
 
 @pytest.fixture(scope="module", params=some_of(CONTROLLERS, "controller12"))

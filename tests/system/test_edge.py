@@ -24,20 +24,17 @@ from conftest import SET, Fleet
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tiny import MAIN, load, write_project
+from tiny import MAIN, PLAIN, load, write_project
 
 pytestmark = pytest.mark.fleet
 EDGES, HOSTS = ("e1", "e2"), ("w1", "w2")
 NODES = ("e1=debian12:forge_edge", "e2=debian13:forge_edge", "w1=debian12:forge_app", "w2=debian13:forge_app")
 NAME = "tiny.example.org"
 SETTINGS: dict[str, Any] = {
+    **PLAIN,
     "forge_app": "tiny",
     "forge_project": "edges",
-    "forge_target": "shop.main:app",
     "forge_listen": ["8000"],
-    "forge_migrations": [],
-    "forge_schema_version": "",
-    "forge_environment": {},
     "forge_workers": 1,
     "forge_watch_seconds": 1,
     "forge_drain_seconds": 20,
@@ -87,12 +84,8 @@ def virgin(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iter
     source = write_project(tmp_path_factory.mktemp("edges") / "shop", "gunicorn", "uvicorn-worker", main=MAIN + ROUTES)
     given = {"forge_source": str(source), **certificate(certificates)}
     fleet = Fleet({**SETTINGS, **given}, lab_set=f"{SET}edge", without_database=True)
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        fleet.lab("clean")
-    fleet.lab("up", *NODES)
-    yield fleet
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        fleet.lab("clean")
+    with fleet.with_nodes(*NODES):
+        yield fleet
 
 
 @pytest.fixture(scope="module")

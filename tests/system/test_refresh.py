@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 from conftest import Fleet
-from tiny import load, write_project
+from tiny import PLAIN, load, write_project
 
 SETTINGS: dict[str, Any] = {
+    **PLAIN,
     "forge_app": "fresh",
-    "forge_target": "shop.main:app",
     "forge_listen": ["8000"],
-    "forge_migrations": [],
-    "forge_schema_version": "",
-    "forge_environment": {},
     "forge_workers": 2,
     "forge_watch_seconds": 1,
     "forge_drain_seconds": 6,

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Fleet
-from tiny import MAIN, load, write_project
+from tiny import MAIN, PLAIN, load, write_project
 
 # Besides: endless answers, and who asks.
 STREAM = """
@@ -32,12 +32,9 @@ STREAM = """
     if scope["method"] == "POST":"""
 STUCK = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)\n"
 SETTINGS: dict[str, Any] = {
+    **PLAIN,
     "forge_app": "calm",
-    "forge_target": "shop.main:app",
     "forge_listen": ["8000", "/run/calm.sock"],
-    "forge_migrations": [],
-    "forge_schema_version": "",
-    "forge_environment": {},
     "forge_workers": 2,
     "forge_watch_seconds": 1,
     "forge_drain_seconds": 6,

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,11 +37,8 @@ if os.path.exists("/var/lib/forge/broken"):
 def pair() -> Iterator[Fleet]:
     """Two virgin nodes without a database."""
     fleet = Fleet(lab_set=f"{SET}seeds", without_database=True)
-    fleet.lab("clean")
-    fleet.lab("up", *(f"{node}=debian12:forge_app" for node in NODES))
-    yield fleet
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        fleet.lab("clean")
+    with fleet.with_nodes(*(f"{node}=debian12:forge_app" for node in NODES)):
+        yield fleet
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import SET, Fleet
-from tiny import MAIN, load, write_project
+from tiny import MAIN, PLAIN, load, write_project
 
 pytestmark = pytest.mark.fleet
 HOSTS = ("w1", "w2", "w3", "w4")
@@ -31,13 +30,10 @@ def health():
     return (503 if serves and os.path.exists("/run/sick") else 200), {}
 """
 SETTINGS: dict[str, Any] = {
+    **PLAIN,
     "forge_app": "wavy",
     "forge_project": "waves",
-    "forge_target": "shop.main:app",
     "forge_listen": ["8000"],
-    "forge_migrations": [],
-    "forge_schema_version": "",
-    "forge_environment": {},
     "forge_workers": 1,
     "forge_watch_seconds": WATCH,
     "forge_drain_seconds": 4,
@@ -50,13 +46,9 @@ def wavy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     main = MAIN.replace('lambda: (int(os.environ.get("HEALTH", 200)), {})', "health") + HEALTH
     source = write_project(tmp_path_factory.mktemp("wavy") / "shop", "gunicorn", "uvicorn-worker", main=main)
     fleet = Fleet({**SETTINGS, "forge_source": str(source)}, lab_set=f"{SET}waves", without_database=True)
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        fleet.lab("clean")
-    fleet.lab("up", *NODES)
-    fleet.play("site")
-    yield fleet
-    if not os.environ.get("FORGE_KEEP_NODES"):
-        fleet.lab("clean")
+    with fleet.with_nodes(*NODES):
+        fleet.play("site")
+        yield fleet
 
 
 def change(fleet: Fleet) -> None:

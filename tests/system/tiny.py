@@ -66,6 +66,13 @@ def place():
         "writable": writable,
     }
 '''
+# Of an app of this kind.
+PLAIN: dict[str, Any] = {
+    "forge_target": "shop.main:app",
+    "forge_migrations": [],
+    "forge_schema_version": "",
+    "forge_environment": {},
+}
 WORKER = '''
 import asyncio
 

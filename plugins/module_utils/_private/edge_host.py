@@ -12,8 +12,8 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from . import haproxy, systemd
@@ -30,13 +30,14 @@ from .edge_config import (
     problems,
     shared_files,
 )
+from .exclusive import LockHeld, exclusive_lock
 from .layout import read_file, read_json, write_atomically
 from .listening import Holder, why_taken
 from .ownership import is_same_project, mark
 from .records import ProjectRecord
 
 UNIT = "haproxy.service"
-LOCK = "/run/thecodeforge.fastapi.edge/lock"  # other apps' controllers write the same files
+LOCK = "/run/thecodeforge.fastapi.edge/lock"
 WAIT = 60  # seconds for it
 RELOAD = 20.0  # seconds until a new process answers
 PAGES = ("maintenance.html", "unavailable.http")
@@ -60,6 +61,21 @@ def part_text(part: Part) -> str:
 
 class EdgeError(Exception):
     """Raised when an edge cannot be as it is wanted; what served before goes on."""
+
+
+@contextmanager
+def edge_lock() -> Iterator[None]:
+    """Keep others out while the files of an edge change: the controllers of other apps write the same.
+
+    :raises EdgeError: when another run does not end in time.
+    """
+    try:
+        with exclusive_lock(LOCK, WAIT):
+            yield
+    except LockHeld:
+        raise EdgeError(
+            f"Another run has been at work on the edge {platform.node()} for {WAIT} s: run again when it is done."
+        ) from None
 
 
 class Edge:
@@ -206,13 +222,16 @@ class Edge:
         :param names: of those that are to have none.
         :param lift: of those that are to have some again.
         :returns: names of those that were held, and of those that are.
-        :raises HAProxyError: when HAProxy refuses; the files say by then what is wanted.
+        :raises EdgeError: when the configuration is refused; nothing was changed.
+        :raises HAProxyError: when HAProxy, which runs, refuses; the files say by then what is wanted.
         """
         part = self.mine()
         held = sorted({*part.held, *names}.difference(lift).intersection(part.servers()))
         if held != part.held:
             parts = sorted([*self.others(), new := replace(part, held=held)], key=lambda each: each.app)
-            self.write({part_file(self.app): part_text(new), CONFIG: shared_files(parts)[CONFIG]})
+            files = {part_file(self.app): part_text(new), CONFIG: shared_files(parts)[CONFIG]}
+            self.check(files)
+            self.write(files)
             for name in sorted({*held, *part.held}):
                 answer = haproxy.ask(f"set server {self.app}/{name} state {'maint' if name in held else 'ready'}")
                 if answer:
