@@ -255,6 +255,16 @@ def test_a_host_that_lacks_a_release_gets_nothing_until_it_has_it(host: Host, mo
     assert host.read(CONFIG) == plain
 
 
+def test_a_configuration_that_haproxy_refuses_holds_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haproxy, "ask", lambda _command: "")
+    host.put("shop", backend=BACKENDS)
+    plain = host.read(CONFIG)
+    host.refuses = "[ALERT] (9) : parsing [haproxy.cfg:1] : unknown keyword"
+    with pytest.raises(EdgeError, match="HAProxy refuses the configuration"):
+        Edge("shop", str(host.root)).hold(["web1"], [])
+    assert host.read(CONFIG) == plain
+
+
 def test_what_haproxy_says_of_a_host_that_is_held_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haproxy, "ask", lambda _command: "No such server.")
     host.put("shop", backend=BACKENDS)
