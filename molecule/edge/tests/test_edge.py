@@ -18,8 +18,7 @@ def root(host):
 
 
 def status(root, url, *options):
-    """Status of the answer. What is refused before its body has arrived ends with an error of curl's as well."""
-    return root.run(f"{ASK} -k -o /dev/null -w '%{{http_code}}' {' '.join(options)} {url}").stdout
+    return root.check_output(f"{ASK} -k -o /dev/null -w '%{{http_code}}' {' '.join(options)} {url}")
 
 
 def test_haproxy_runs_as_the_distribution_has_it(root):
@@ -53,8 +52,9 @@ def test_browsers_are_asked_for_tls_alone(root):
 
 
 def test_body_that_is_too_large_is_refused(root):
+    """Over HTTP/2 HAProxy 2.6 resets the stream right after the answer, which curl 7.88 takes for an error."""
     root.check_output("truncate -s 2M /tmp/body")
-    assert status(root, "https://shop.example.org/parts", "--data-binary @/tmp/body") == "413"
+    assert status(root, "https://shop.example.org/parts", "--http1.1 --data-binary @/tmp/body") == "413"
 
 
 def test_statistics_are_private(root):
