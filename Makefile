@@ -34,8 +34,8 @@ test: lab ## everything
 test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
 	@tests/apps/run
 
-test-thorough: lab ## siblings of what make test tries: more faults, servers and controllers (20 minutes)
-	@pytest -v -m thorough tests/system
+test-thorough: lab ## siblings of what make test tries: more faults, servers and controllers (30 minutes)
+	@pytest -v --numprocesses 2 --dist loadfile --no-loadscope-reorder -m thorough tests/system
 
 test-fleet: lab ## four hosts: waves and their failures, hosts that are away, edges (30 minutes)
 	@molecule test --scenario-name edge

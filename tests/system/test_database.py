@@ -223,6 +223,7 @@ def test_what_is_somebody_elses_is_refused_or_taken_over_on_purpose(fleet: Fleet
     assert server.ask("SELECT rolcreatedb FROM pg_roles WHERE rolname='crm'") == "t"
 
 
+@pytest.mark.thorough
 def test_two_controllers_that_install_an_app_at_once_do_not_mix_their_passwords(
     fleet: Fleet, server: Server, tmp_path: Path
 ) -> None:

@@ -541,7 +541,8 @@ KILLS = {
 }
 
 
-@pytest.mark.parametrize("point", some_of(KILLS, "while it stages and validates"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("point", KILLS)
 def test_controller_killed(fleet: Fleet, pair: tuple[str, str], database: None, source: Path, point: str) -> None:
     task, seconds = KILLS[point]
     change(source, f"killed {point}")

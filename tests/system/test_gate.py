@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import REPOSITORY, Fleet, Run, some_of
+from conftest import REPOSITORY, Fleet, Run
 from tiny import MAIN, load, write_project
 
 PORT, OTHER_PORT = 8200, 8201
@@ -189,7 +189,8 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("case", some_of(DAMAGE, "current is missing"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", DAMAGE)
 def test_lost_link_costs_nothing_and_heals(gate: Gate, case: str) -> None:
     before = gate.serving()
     with gate.nothing_lost(f"{case}, then a sick and a good release"):

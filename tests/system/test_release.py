@@ -141,6 +141,7 @@ def test_interrupted_stage_heals(fleet: Fleet, source: Path) -> None:
     assert fleet.get("app12", "/version").json()["generation"] == fleet.live("app12")
 
 
+@pytest.mark.thorough
 def test_from_galaxys_artifact(fleet: Fleet, tmp_path: Path) -> None:
     """As a user does it: built, installed into an empty path, the example copied and edited, run by name."""
     import os

@@ -100,10 +100,11 @@ def test_worker_class_that_is_not_there_is_refused(box: Fleet, gunicorn: Path) -
     assert box.live("box") == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        pytest.param("gunicorn-asgi", {"forge_server": "gunicorn-asgi"}, marks=pytest.mark.thorough),
+        ("gunicorn-asgi", {"forge_server": "gunicorn-asgi"}),
         ("other server", {"forge_worker_class": "shop.worker.OtherServer"}),
     ],
 )

@@ -147,6 +147,7 @@ def test_commits_and_directories_of_a_lock_are_installed_by_hash(box: Fleet, tmp
     assert record(box)["layer"] != layer
 
 
+@pytest.mark.thorough
 def test_a_poetry_project_is_locked_installed_and_deployed_offline(cut: Fleet) -> None:
     cut.play("deploy", **COMMON, forge_source=str(APPS / "poetry"), forge_target="shop.main:app")
     assert answer(cut) == {

@@ -39,6 +39,7 @@ def test_swaps_under_load_lose_nothing(fleet: Fleet, source: Path) -> None:
     assert summary["writes"]["acknowledged"] > 100
 
 
+@pytest.mark.thorough
 def test_bad_release_is_refused_and_rollback_skips_it(fleet: Fleet, source: Path) -> None:
     """Loads, starts, and is never healthy: stopped, marked bad, its journal shown; what served still serves."""
     before = fleet.live("app12")
@@ -58,6 +59,7 @@ def test_bad_release_is_refused_and_rollback_skips_it(fleet: Fleet, source: Path
     fleet.play("deploy")
 
 
+@pytest.mark.thorough
 def test_lock_of_another_is_respected_and_can_be_broken(fleet: Fleet, source: Path) -> None:
     lock = {"token": "x", "user": "eve", "host": "elsewhere", "machine": "other", "pid": 1, "reason": "deploy",
             "since": "2026-01-01 00:00:00 UTC", "expires": time.time() + 110}  # fmt: skip
