@@ -46,6 +46,8 @@ _value:
 """
 
 STOP_SECONDS = 60
+LOOK_SECONDS = 300  # as in roles/service/files/forge_process.py
+RUNNER = ["python", "-m", "forge_process"]
 
 
 def generation_units(web: str, app: str, processes: dict[str, dict[str, Any]] | None = None) -> dict[str, str]:
@@ -58,7 +60,7 @@ def generation_units(web: str, app: str, processes: dict[str, dict[str, Any]] | 
             title = f"{app}.{name}" if count == 1 else f"{app}.{name}.{number}"
             units[f"{title}@.service"] = service(web, app, name, process)
             if schedule:
-                units[f"{title}@.timer"] = timer(app, name, str(schedule))
+                units[f"{title}@.timer"] = timer(app, name, str(schedule), bool(process.get("once")))
             started.append(f"{title}@%i.{'timer' if schedule else 'service'}")
     return {**units, f"{app}@.target": target(app, started)}
 
@@ -77,27 +79,39 @@ def target(app: str, wanted: list[str]) -> str:
 
 
 def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
-    words = " ".join(quoted(word) for word in ["--", *shlex.split(str(process["command"]))])
-    # systemd takes the signal of a stop for a failure where the type is oneshot, and for none elsewhere.
+    schedule, command = str(process.get("schedule", "")), shlex.split(str(process["command"]))
+    if process.get("once"):
+        head_of_once = ["scheduled", app, name, schedule] if schedule else ["kept", app, name]
+        command = [*RUNNER, *head_of_once, "--", *command]
+    # systemd takes the signal of a stop for a failure where the type is oneshot, and for none elsewhere. 75: as in forge_process.
     kind = (
-        "Type=oneshot\nSuccessExitStatus=SIGTERM"
-        if process.get("schedule")
+        f"Type=oneshot\nSuccessExitStatus=SIGTERM{' 75' if process.get('once') else ''}"
+        if schedule
         else "Type=exec\nRestart=always\nRestartSec=1"
     )
+    if process.get("on_failure"):
+        kind += f"\nExecStopPost={line([*RUNNER, 'tell', app, name, str(process['on_failure'])])}"
     shaped = "\n".join(sandbox(web, "%i"))
     return (
         f"{head(app)}[Unit]\nDescription={app}: {name} of generation %i\nPartOf={app}@%i.target\n"
         "After=network-online.target\nStartLimitIntervalSec=0\n\n"
-        f"[Service]\n{kind}\nExecStart=/usr/bin/env {words}\nKillMode=mixed\n"
+        f"[Service]\n{kind}\nExecStart={line(command)}\nKillMode=mixed\n"
         f"TimeoutStopSec={int(process.get('stop_seconds', STOP_SECONDS))}\n{shaped}\n"
     )
 
 
-def timer(app: str, name: str, schedule: str) -> str:
+def timer(app: str, name: str, schedule: str, once: bool = False) -> str:
+    """:param once: whether it also looks, now and then, for a run that no host of the fleet has made."""
+    looks = f"# For a run that was missed.\nOnActiveSec=1\nOnUnitInactiveSec={LOOK_SECONDS}\n" if once else ""
     return (
         f"{head(app)}[Unit]\nDescription={app}: when {name} of generation %i runs\nPartOf={app}@%i.target\n\n"
-        f"[Timer]\nOnCalendar={schedule}\nAccuracySec=1s\n"
+        f"[Timer]\nOnCalendar={schedule}\n{looks}AccuracySec=1s\n"
     )
+
+
+def line(words: list[str]) -> str:
+    """A command, its program found on the PATH of the service."""
+    return " ".join(["/usr/bin/env", *map(quoted, ["--", *words])])
 
 
 def quoted(word: str) -> str:

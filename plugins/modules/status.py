@@ -92,7 +92,7 @@ from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.lock_file import read_lock
 from ..module_utils._private.probe import HealthCheck
-from ..module_utils._private.serving import damage, idle_processes, public_workers, serving_generation
+from ..module_utils._private.serving import damage, failed_processes, idle_processes, public_workers, serving_generation
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
@@ -116,7 +116,11 @@ def problem_of(layout: Layout, health: HealthCheck) -> str:
     idle = idle_processes(layout, live)
     if idle:
         return f"{', '.join(idle)} should run and does not"
-    return damage(layout, live) or health.problem(layout.private_socket(live))
+    problem = damage(layout, live) or health.problem(layout.private_socket(live))
+    failed = failed_processes(layout, live)
+    if failed and not problem:
+        problem = f"{', '.join(failed)} has failed: see journalctl -u {failed[0]}"
+    return problem
 
 
 @tells_what_the_host_refuses

@@ -100,7 +100,9 @@ def how(error: Exception) -> str:
 
 
 class Load:
-    def __init__(self, url: str, pause: float = 0, name: str = "load", resumes: bool = False, authority: str = "") -> None:
+    def __init__(
+        self, url: str, pause: float = 0, name: str = "load", resumes: bool = False, authority: str = ""
+    ) -> None:
         address = urlsplit(url)
         self.secure, self.authority = address.scheme == "https", authority
         self.host, self.port = str(address.hostname), int(address.port or (443 if self.secure else 80))

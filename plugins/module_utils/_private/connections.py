@@ -8,7 +8,8 @@ import os
 import re
 from contextlib import suppress
 
-from .environment import postgresql_url, read_environment
+from .database_session import postgresql_url
+from .environment import read_environment
 from .layout import Layout, read_file
 from .listening import Sockets
 

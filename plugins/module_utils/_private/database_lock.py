@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from . import database_session
-from .environment import postgresql_url, read_environment
+from .database_session import postgresql_url
+from .environment import read_environment
 from .transient import Transient
 
 CONNECT_SECONDS = 30  # until the script has begun, and has connected

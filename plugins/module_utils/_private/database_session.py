@@ -1,6 +1,6 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Holds a lock of the app's PostgreSQL database. A script for the app's own Python, which has a driver for it:
+"""Asks the app's PostgreSQL database, and holds a lock of it. For the app's own Python, which has a driver for it; as a script:
 ``python -c SCRIPT VARIABLE SECONDS LOCK_TIMEOUT``, where VARIABLE is the environment variable with the URL.
 
 Prints one JSON object: ``held``, and with which ``options`` (the variable PGOPTIONS of libpq) a session waits no longer than LOCK_TIMEOUT
@@ -35,14 +35,21 @@ WHO = f"""
     )
 """  # noqa: S608 (no input)
 
-Ask = Callable[
-    [str], Any
-]  # runs a statement, in one transaction with those before, and returns the first value of a row
+Ask = Callable[[str], Any]  # runs a statement, and returns the first value of a row
+
+
+def postgresql_url(settings: dict[str, str]) -> tuple[str, str]:
+    """Name and value of the first setting that is a URL of PostgreSQL; both empty when none is."""
+    found = (item for item in settings.items() if re.match(r"postgres(ql)?(\+\w+)?://", item[1]))
+    return next(found, ("", ""))
 
 
 def with_libpq(driver: Any, url: str) -> Ask:
     """For psycopg and psycopg2."""
     connection = driver.connect(url, connect_timeout=CONNECT_SECONDS)
+    connection.autocommit = True
+    if hasattr(connection, "prepare_threshold"):
+        connection.prepare_threshold = None  # for a pool, as below
 
     def ask(statement: str) -> Any:
         cursor = connection.cursor()
@@ -57,8 +64,8 @@ def with_asyncpg(driver: Any, url: str) -> Ask:
     import asyncio
 
     loop = asyncio.new_event_loop()
-    connection = loop.run_until_complete(driver.connect(url, timeout=CONNECT_SECONDS))
-    loop.run_until_complete(connection.execute("BEGIN"))
+    # Statements that are prepared do not get through a pool of transactions.
+    connection = loop.run_until_complete(driver.connect(url, timeout=CONNECT_SECONDS, statement_cache_size=0))
     return lambda statement: loop.run_until_complete(connection.fetchval(statement))
 
 
@@ -104,6 +111,7 @@ def main(variable: str, seconds: str, lock_timeout: str) -> None:
     options = f"-c lock_timeout={int(lock_timeout)}s" if int(lock_timeout) else ""
     try:
         ask, options = connect(os.environ[variable], options)  # kept: the connection goes with it
+        ask("BEGIN")
         answer = take(ask, float(seconds))
         if "held" in answer:
             answer["options"] = options

@@ -101,9 +101,3 @@ def read_environment(text: str) -> dict[str, str]:
     """The inverse of :func:`write_environment`."""
     found = re.findall(r'^(\w+)="((?:[^"\\]|\\.)*)"\n', text, re.MULTILINE | re.DOTALL)
     return {name: re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for name, value in found}
-
-
-def postgresql_url(settings: dict[str, str]) -> tuple[str, str]:
-    """Name and value of the first setting that is a URL of PostgreSQL; both empty when none is."""
-    found = (item for item in settings.items() if re.match(r"postgres(ql)?(\+\w+)?://", item[1]))
-    return next(found, ("", ""))

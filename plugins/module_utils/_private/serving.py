@@ -44,6 +44,13 @@ def idle_processes(layout: Layout, generation: str) -> list[str]:
     return [name for name in wanted if states.get(name) != "active"]
 
 
+def failed_processes(layout: Layout, generation: str) -> list[str]:
+    """Services that a timer has started and that have failed, the last time they ran."""
+    names = layout.processes(generation)
+    states = systemd.states(*(name for name in names if timer_of(name) in names and timer_of(name) != name))
+    return [name for name, state in states.items() if state == "failed"]
+
+
 def timer_of(service: str) -> str:
     return service.replace(".service", ".timer")
 

@@ -17,6 +17,8 @@ from .layout import Layout
 from .serving import address_problem
 from .transient import Transient, TransientError
 
+RUNNER = ["python", "-m", "forge_process"]  # as in plugins/filter/generation_units.py
+
 
 class Validation:
     def __init__(
@@ -42,7 +44,9 @@ class Validation:
         :raises StageError: naming what is absent, or what keeps the app or its server from starting.
         """
         self.check_host()
-        return self.load_app()
+        drains = self.load_app()
+        self.check_processes()
+        return drains
 
     def check_host(self) -> None:
         """:raises StageError: when something that the units name is not on the host."""
@@ -57,9 +61,8 @@ class Validation:
         for name, text in self.units.items():
             for schedule in re.findall(r"^OnCalendar=(.+)$", text, re.MULTILINE):
                 if not systemd.is_schedule(schedule):
-                    process = name.partition("@")[0].partition(".")[2]
                     raise StageError(
-                        f"forge_processes: {process}: systemd cannot read the schedule {schedule!r} "
+                        f"forge_processes: {process_of(name)}: systemd cannot read the schedule {schedule!r} "
                         f"(see systemd.time(7), OnCalendar). {STILL_SERVES}"
                     )
 
@@ -90,6 +93,21 @@ class Validation:
             raise StageError(" ".join(filter(None, (sentence, hint(sentence), STILL_SERVES))))
         return bool(found["drains"])
 
+    def check_processes(self) -> None:
+        """:raises StageError: when the hosts cannot agree on who runs a process that is to run once for the fleet."""
+        for name, text in self.units.items():
+            for words in commands_in(text):
+                if words[:3] != RUNNER:
+                    continue
+                try:
+                    argv = [*words[: words.index("--")], "--check"]
+                    rc, output, _seconds = Transient(self.layout, self.generation).run(argv, self.load_seconds)
+                    problem = last_line(output) if rc else ""
+                except TransientError as error:
+                    problem = str(error).rstrip(".")
+                if problem:
+                    raise StageError(f"forge_processes: {process_of(name)}: once: {problem}. {STILL_SERVES}")
+
     def service(self) -> dict[str, Any]:
         """What app_check has to know of the service."""
         server = self.record.server or "gunicorn"
@@ -105,9 +123,26 @@ class Validation:
         """Programs of the other processes, name to what is looked for on the PATH."""
         found = {}
         for name, text in self.units.items():
-            for command in re.findall(r'^ExecStart=/usr/bin/env "--" (.+)$', text, re.MULTILINE):
-                words = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r'"((?:[^"\\]|\\.)*)"', command)]
-                program = next((word for word in words if "=" not in word), "")
-                process = name.partition("@")[0].partition(".")[2]
-                found[process] = program.replace("%%", "%").replace("$$", "$")
+            for words in commands_in(text):
+                command = words[words.index("--") + 1 :] if words[:3] == RUNNER else words
+                found[process_of(name)] = next((word for word in command if "=" not in word), "")
         return found
+
+
+def commands_in(unit: str) -> list[list[str]]:
+    """Words of what a unit of another process starts, as the filter generation_units has written them."""
+    return [
+        [
+            re.sub(r"\\(.)", r"\1", word).replace("%%", "%").replace("$$", "$")
+            for word in re.findall(r'"((?:[^"\\]|\\.)*)"', command)
+        ]
+        for command in re.findall(r'^ExecStart=/usr/bin/env "--" (.+)$', unit, re.MULTILINE)
+    ]
+
+
+def process_of(unit: str) -> str:
+    return unit.partition("@")[0].partition(".")[2]
+
+
+def last_line(output: str) -> str:
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "it said nothing")

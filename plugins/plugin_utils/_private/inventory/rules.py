@@ -41,11 +41,12 @@ STATUS = re.compile(r"^[1-5]\d\d\Z")
 PROCESS = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 SHARE = re.compile(r"^([1-9]\d{0,5}|([1-9]\d?|100)%)\Z")
 PATH = re.compile(r"^/[A-Za-z0-9._~/-]*\Z")
+WEB_ADDRESS = re.compile(r"^https?://[^\s/]+(/\S*)?\Z")
 ACME = re.compile(r"^https://[^\s/]+(/\S*)?\Z")
 EMAIL = re.compile(r"^[^@\s]+@[^@\s]+\Z")
 HOST = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?\Z")
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
-PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count"}
+PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
 RESERVED = re.compile(
     r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_\w+|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
@@ -300,7 +301,25 @@ def wrong_process(name: str, process: Any) -> list[str]:
             problems.append(f"{key} must be a number of at least 1")
     if schedule and str(process.get("count", 1)) != "1":
         problems.append("a command with a schedule runs once at a time: leave out count")
-    return problems
+    if not isinstance(process.get("once", False), bool):
+        problems.append("once must be true or false")
+    if process.get("once") and str(process.get("count", 1)) != "1":
+        problems.append("once is for one process in the fleet: leave out count")
+    return problems + wrong_on_failure(process.get("on_failure", ""), bool(schedule))
+
+
+def wrong_on_failure(whom: Any, has_schedule: bool) -> list[str]:
+    """What is wrong with whom to tell of a failure: never the text itself, which may have a token."""
+    if not whom and isinstance(whom, str):
+        return []
+    if not isinstance(whom, str) or "\n" in whom:
+        return ["on_failure must be an address, such as https://example.com/x, or a command, on one line"]
+    if not has_schedule:
+        return ["on_failure is for a command with a schedule: what is kept running is started again"]
+    if re.match(r"[a-z]+://", whom, re.IGNORECASE):
+        return [] if WEB_ADDRESS.match(whom) else ["on_failure is no address: it must look like https://example.com/x"]
+    why = command_problem(whom)
+    return [f"on_failure is no command: {why}"] if why else []
 
 
 def wrong_names(values: dict[str, Any]) -> list[str]:

@@ -72,6 +72,29 @@ def test_processes_run_as_the_web_process_does() -> None:
     assert "OnCalendar=daily\n" in units["shop.nightly@.timer"]
 
 
+def test_a_process_that_runs_once_is_run_by_what_agrees_with_other_hosts() -> None:
+    processes = {
+        "nightly": {
+            "command": "report 'two words'",
+            "schedule": "*:0/5",
+            "once": True,
+            "on_failure": "https://x.example/${TOKEN}?a=1%20",
+        },
+        "beat": {"command": "beat", "once": True},
+    }
+    units = generation_units(WEB, "shop", processes)
+    nightly, beat = units["shop.nightly@.service"].splitlines(), units["shop.beat@.service"].splitlines()
+    runner = 'ExecStart=/usr/bin/env "--" "python" "-m" "forge_process"'
+    assert f'{runner} "scheduled" "shop" "nightly" "*:0/5" "--" "report" "two words"' in nightly
+    assert f'{runner} "kept" "shop" "beat" "--" "beat"' in beat
+    told = '"tell" "shop" "nightly" "https://x.example/$${TOKEN}?a=1%%20"'
+    assert f"{runner.replace('ExecStart', 'ExecStopPost')} {told}" in nightly
+    assert "SuccessExitStatus=SIGTERM 75" in nightly
+    assert not [line for line in beat if line.startswith(("ExecStopPost=", "SuccessExitStatus="))]
+    assert "OnUnitInactiveSec=300\n" in units["shop.nightly@.timer"]
+    assert "shop.beat@.timer" not in units
+
+
 def test_units_are_what_systemd_reads(tmp_path: Path) -> None:
     """systemd-analyze verify, where there is one."""
     if subprocess.run(["which", "systemd-analyze"], capture_output=True).returncode:

@@ -77,6 +77,41 @@ def test_server_and_programs_are_asked_in_the_process_that_loads_the_app(make: C
     }
 
 
+ONCE = {
+    "nightly": {"command": "A=1 report", "schedule": "*:0/5", "once": True},
+    "beat": {"command": "beat 100%", "once": True},
+}
+
+
+def test_hosts_agree_on_who_runs_what_runs_once_for_the_fleet(make: Callable[..., Staging]) -> None:
+    stage = make(units=generation_units("[Service]\n", "forge", ONCE))
+    stage.apply(stage.compare()["missing"])
+    loaded, *checks = FakeTransient.asked
+    assert json.loads(loaded[-1])["programs"] == {"nightly": "report", "beat": "beat"}
+    assert checks == [
+        ["python", "-m", "forge_process", "scheduled", "forge", "nightly", "*:0/5", "--check"],
+        ["python", "-m", "forge_process", "kept", "forge", "beat", "--check"],
+    ]
+
+
+def test_hosts_that_cannot_agree_are_said_before_migrations(
+    make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_self: object, argv: list[str], *_more: object) -> tuple[int, str, float]:
+        return (
+            (1, "warming up\nthe hosts cannot agree: no\n", 0.1)
+            if "--check" in argv
+            else (0, FakeTransient.answer[1], 0.1)
+        )
+
+    monkeypatch.setattr(FakeTransient, "run", run)
+    stage = make(units=generation_units("[Service]\n", "forge", ONCE))
+    with pytest.raises(
+        StageError, match=r"^forge_processes: nightly: once: the hosts cannot agree: no. What served before"
+    ):
+        stage.apply(stage.compare()["missing"])
+
+
 def test_address_that_is_taken_is_said_before_migrations(
     make: Callable[..., Staging], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,14 @@ def test_what_serves_and_since_when(host: Host, monkeypatch: pytest.MonkeyPatch)
             lambda host: with_processes(host, OLD, "forge.worker@.service"),
             f"forge.worker@{OLD}.service should run and does not",
         ),
+        (
+            lambda host: (
+                with_processes(host, OLD, "forge.nightly@.service", "forge.nightly@.timer"),
+                host.systemd.active.add(f"forge.nightly@{OLD}.timer"),
+                host.systemd.dies_at_start.add(f"forge.nightly@{OLD}.service"),
+            ),
+            f"forge.nightly@{OLD}.service has failed: see journalctl -u forge.nightly@{OLD}.service",
+        ),
         (lambda host: host.answers.update({OLD: [500]}), "GET /healthz answered 500, not 200"),
         (lambda host: host.answers.update({OLD: [0]}), "it did not answer GET /healthz"),
     ],

@@ -335,7 +335,15 @@ def test_settings_that_no_process_can_be_given_are_named(settings: dict[Any, Any
         (process(stop_seconds=0), "stop_seconds must be a number of at least 1"),
         (process(count="many"), "count must be a number of at least 1"),
         (process(count=2, schedule="daily"), "a command with a schedule runs once at a time"),
-        (process(user="root"), "user is none of command, count, schedule, stop_seconds"),
+        (process(user="root"), "user is none of command, count, on_failure, once, schedule, stop_seconds"),
+        (process(once="yes"), "once must be true or false"),
+        (process(once=True, count=2), "once is for one process in the fleet: leave out count"),
+        (process(on_failure="mail root"), "on_failure is for a command with a schedule"),
+        (process(schedule="daily", on_failure=["x"]), "on_failure must be an address"),
+        (process(schedule="daily", on_failure="a\nb"), "on_failure must be an address"),
+        (process(schedule="daily", on_failure="ftp://x/y"), "on_failure is no address: it must look like https://"),
+        (process(schedule="daily", on_failure="https://"), "on_failure is no address: it must look like https://"),
+        (process(schedule="daily", on_failure="mail 'x"), "on_failure is no command: no closing quotation"),
         ({"forge_seeds": [" "]}, "forge_seeds: ' ' is no command: it is empty."),
     ],
 )
@@ -353,6 +361,13 @@ def test_what_can_run_is_let_through() -> None:
         "forge_processes": {
             "worker": {"command": "celery -A shop worker", "count": 3, "stop_seconds": 300},
             "nightly": {"command": "report --all", "schedule": "Mon..Fri *-*-* 02:30:00 Europe/Berlin"},
+            "report": {
+                "command": "report",
+                "schedule": "daily",
+                "once": True,
+                "on_failure": "https://hooks.example.com/${SHOP_TOKEN}",
+            },
+            "beat": {"command": "celery beat", "once": True},
         },
         "forge_seeds": ["seed"],
     }
