@@ -43,6 +43,13 @@ options:
         once, and does not begin on those that wait. The host that failed goes back by itself in any case.
     type: bool
     default: false
+  if_failed_on:
+    description:
+      - For V(take_back), only when the release fails on one of these hosts, which are at it in the same task with O(together). The
+        controller waits for them. By Ansible's own way, with C(forge_quick_calls=false), nothing is done.
+    type: list
+    elements: str
+    default: []
   previous:
     description:
       - What served before V(switch), as its RV(from) says; empty when nothing did. V(watch), V(finish) and V(take_back)
@@ -196,6 +203,7 @@ ARGUMENT_SPEC = {
     },
     "through": {"type": "str", "default": "", "choices": ["", "watch", "finish"]},
     "together": {"type": "bool", "default": False},
+    "if_failed_on": {"type": "list", "elements": "str", "default": []},
     "previous": {"type": "str"},
     "action": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback", "refresh"]},
     "by": {"type": "str", "default": ""},

@@ -48,7 +48,7 @@ class Hosts:
     def run(self, host: str, check: bool = False, **changes: Any) -> dict[str, Any]:
         action = object.__new__(rollout.ActionModule)
         action._task = SimpleNamespace(check_mode=check)
-        return action.run_module({**ARGUMENTS, **changes}, {"host": host})
+        return action.run_module({**ARGUMENTS, **changes}, {"host": host, "inventory_hostname": host})
 
     def steps(self) -> list[tuple[str, str]]:
         return [(host, step) for host, step, _arguments in self.calls]
@@ -86,6 +86,48 @@ def test_host_in_its_watch_is_taken_back_when_another_one_fails(hosts: Hosts) ->
     }
     assert back["by"]
     assert "keep" not in back
+
+
+READY = {"step": "take_back", "if_failed_on": ["web2", "web3"], "previous": "aaaaaaaaaaaa-00000000"}
+
+
+def test_host_of_an_earlier_wave_goes_back_as_soon_as_one_fails(hosts: Hosts) -> None:
+    hosts.does = {"web2": lambda: watches(hosts), "web3": fails}
+    results: dict[str, Any] = {}
+    threads = [
+        threading.Thread(target=lambda: results.update(web1=hosts.run("web1", **READY))),
+        threading.Thread(target=lambda: results.update(web2=hosts.run("web2"))),
+    ]
+    for thread in threads:
+        thread.start()
+    assert hosts.watches.wait(5)
+    assert ("web1", "take_back") not in hosts.steps()
+    assert hosts.run("web3")["failed"]
+    for thread in threads:
+        thread.join(10)
+    assert results["web1"]["taken_back"]
+    back = next(arguments for host, step, arguments in hosts.calls if (host, step) == ("web1", "take_back"))
+    assert back["previous"] == READY["previous"]
+    assert "if_failed_on" not in back
+
+
+def test_host_of_an_earlier_wave_is_left_alone_when_the_next_one_goes_well(hosts: Hosts) -> None:
+    hosts.does = dict.fromkeys(("web2", "web3"), lambda: {"changed": True})
+    results: dict[str, Any] = {}
+    thread = threading.Thread(target=lambda: results.update(web1=hosts.run("web1", **READY)))
+    thread.start()
+    hosts.run("web2")
+    thread.join(0.5)
+    assert thread.is_alive(), "it waits for all of them"
+    hosts.run("web3")
+    thread.join(5)
+    assert results["web1"] == {"changed": False}
+    assert hosts.steps() == [("web2", "switch"), ("web3", "switch")]
+
+
+def test_host_of_an_earlier_wave_does_nothing_by_ansibles_own_way(hosts: Hosts) -> None:
+    hosts.quick = False
+    assert hosts.run("web1", **READY) == {"changed": False}
 
 
 def test_host_whose_turn_comes_after_a_failure_does_not_begin(hosts: Hosts) -> None:
