@@ -296,6 +296,7 @@ def test_what_an_earlier_version_made_is_carried_over(fleet: Fleet, server: Serv
     assert server.started() == started
 
 
+@pytest.mark.thorough
 def test_an_app_that_fails_half_way_costs_the_others_nothing_and_gets_no_database_that_it_did_not_ask_for(
     fleet: Fleet, server: Server, tmp_path: Path
 ) -> None:

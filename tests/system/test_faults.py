@@ -595,6 +595,7 @@ def test_lock_is_kept_while_its_run_lasts_and_expires_soon_after(
     assert fleet.on(NODE, "test -e /srv/forge/lock.json && echo held || echo free") == "free"
 
 
+@pytest.mark.thorough
 def test_migrations_of_controllers_that_share_only_the_database(
     fleet: Fleet, pair: tuple[str, str], database: None, source: Path
 ) -> None:

@@ -239,6 +239,7 @@ chown gate:gate . generations generations/$id generations/$id/environment; chmod
 """
 
 
+@pytest.mark.thorough
 def test_damaged_documents_and_locks_heal(gate: Gate) -> None:
     live = gate.serving()
     with gate.nothing_lost("documents and locks are garbage, directories, pipes, links, or another user's"):

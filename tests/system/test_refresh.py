@@ -85,6 +85,7 @@ def test_a_twin_takes_over_and_is_the_same_to_all_that_follows(fresh: Fleet) -> 
     assert live(fresh) == first
 
 
+@pytest.mark.thorough
 def test_a_twin_that_is_not_healthy_never_serves(fresh: Fleet) -> None:
     """As when an update has broken what the app needs."""
     serving = release(fresh, "3")
@@ -128,6 +129,7 @@ def test_a_host_without_an_edge_has_its_maintenance_and_can_be_drained(fresh: Fl
     assert result["lost"] == {}
 
 
+@pytest.mark.thorough
 def test_needrestart_leaves_the_app_to_refresh(fresh: Fleet) -> None:
     fresh.on("box", "export DEBIAN_FRONTEND=noninteractive; apt-get -qq update && apt-get -qq install -y needrestart")
     fresh.play("site")

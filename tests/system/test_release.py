@@ -129,6 +129,7 @@ def test_candidate_that_cannot_start_never_serves(fleet: Fleet, source: Path) ->
     assert fleet.get("app12", "/version").json()["generation"] == before
 
 
+@pytest.mark.thorough
 def test_interrupted_stage_heals(fleet: Fleet, source: Path) -> None:
     """A layer without its record, and rubbish of an upload that was cut, as after a power cut."""
     fleet.on(

@@ -81,6 +81,7 @@ def test_seeds_follow_the_migrations_of_the_first_release_on_one_host(pair: Flee
         assert pair.on(node, "curl -fsS --max-time 5 http://127.0.0.1:8000/healthz")
 
 
+@pytest.mark.thorough
 def test_seeds_do_not_run_again(pair: Fleet, settings: dict[str, Any]) -> None:
     assert [pair.play("deploy", **settings).changed(node) for node in NODES] == [0, 0]
     assert notes(pair) == [["migrate", "seed", "more"], []]

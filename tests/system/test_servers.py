@@ -46,6 +46,7 @@ def report(name: str, result: dict) -> None:
     path.write_text(json.dumps(known, indent=2) + "\n")
 
 
+@pytest.mark.thorough
 def test_one_uvicorn_process_loses_nothing(box: Fleet, uvicorn: Path) -> None:
     settings = {**COMMON, "forge_source": str(uvicorn), "forge_server": "uvicorn", "forge_workers": 0}
     run = box.play("site", **settings)
@@ -67,6 +68,7 @@ def test_one_uvicorn_process_loses_nothing(box: Fleet, uvicorn: Path) -> None:
 
 def test_candidate_of_one_process_serves_nobody_when_it_fails(box: Fleet, uvicorn: Path) -> None:
     settings = {**COMMON, "forge_source": str(uvicorn), "forge_server": "uvicorn", "forge_workers": 0}
+    box.play("site", **settings)
     before = box.live("box")
     with load(box.url("box", "")) as result:
         bad = {"forge_environment_plain": {"HEALTH": 503}, "forge_health_deadline": 4}

@@ -208,6 +208,7 @@ def test_unix_socket_changes_hands_and_the_next_boot_is_ours(
     assert box.on("box", "curl -s --unix-socket /run/shop-web/s.sock http://shop/version | grep -c pid") == "1"
 
 
+@pytest.mark.thorough
 def test_socket_unit_and_what_was_added_go_along_and_come_back(
     box: Fleet, source: Path, blog: dict[str, Any], shop: None
 ) -> None:
