@@ -212,6 +212,8 @@ def test_environment_alone_writes_a_file_that_only_its_group_reads(fleet: Fleet,
 
 
 # -- several roles, and what the inventory says --------------------------------------------------------
+
+
 @pytest.mark.thorough
 def test_a_playbook_of_the_users_own_makes_a_second_app(fleet: Fleet, source: Path, tmp_path: Path) -> None:
     """All of it without quick calls, Ansible's own way."""
