@@ -21,7 +21,7 @@ NODES = (
     *(f"{host}=debian{12 + number % 2}:forge_app" for number, host in enumerate(HOSTS)),
     "od=debian12:forge_database",
 )
-PERIOD = 5
+PERIOD = 10  # seconds; on a busy machine it takes some of them to begin
 # Says when it begins and ends; how long it takes, and how it ends, is said to it by files.
 JOB = """
 import sys
@@ -145,10 +145,10 @@ def runs(fleet: Fleet, since: float) -> Counter[int]:
 
 def test_each_run_is_made_on_one_host(once: Fleet) -> None:
     began = (time.time() // PERIOD + 1) * PERIOD
-    time.sleep(began - time.time() + 5 * PERIOD + 2)
+    time.sleep(began - time.time() + 3 * PERIOD + 6)
     found = runs(once, began)
     assert set(found.values()) == {1}, found
-    assert len(found) >= 5, found
+    assert len(found) >= 3, found
     assert row(once, "often")["result"] == "succeeded"
     assert said(once, "yearly", "begins") == [], "what was due before it was there is not missed"
 
@@ -162,7 +162,7 @@ def test_a_release_makes_no_run_twice(once: Fleet) -> None:
     found = runs(once, began)
     assert result["lost"] == {}
     assert set(found.values()) == {1}, found
-    assert len(found) >= (time.time() - began) / PERIOD - 4, found
+    assert len(found) >= (time.time() - began) / PERIOD - 3, found
     assert len({host for _moment, host in said(once, "beat", "begins", began)}) >= 1
 
 
@@ -223,7 +223,7 @@ def test_another_host_takes_over_when_one_goes_away_in_a_run(once: Fleet) -> Non
     once.until(lambda: said(once, "yearly", "ends", killed, others), what="the run of another host")
     slots = Counter(int(moment // PERIOD) for moment, _host in said(once, "often", "begins", killed + PERIOD, others))
     assert set(slots.values()) == {1}, slots
-    assert len(slots) >= 9, "the frequent one went on"
+    assert len(slots) >= 4, "the frequent one went on"
     once.lab("start", gone)
     once.until(lambda: once.get(gone, "/healthz").status_code == 200, 60)
     time.sleep(5)
@@ -235,11 +235,11 @@ def test_a_database_that_is_away_is_told_and_delays_no_more_than_it_must(once: F
     stopped = time.time()
     time.sleep(45)  # the driver is tried again for some seconds
     told = [once.on(host, "cat /var/lib/shop/told 2>/dev/null || true") for host in HOSTS]
-    assert said(once, "often", "begins", stopped + 1) == []
+    assert said(once, "often", "begins", stopped + 3) == []
     assert any("often of shop failed on" in each for each in told)
     once.on("od", "systemctl start postgresql@15-main")
     started = time.time()
-    once.until(lambda: len(said(once, "often", "begins", started)) >= 3, 60, what="the runs")
+    once.until(lambda: len(said(once, "often", "begins", started)) >= 3, 90, what="the runs")
     found = runs(once, started + PERIOD)
     assert set(found.values()) == {1}, found
 
