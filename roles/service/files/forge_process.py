@@ -226,11 +226,14 @@ class Lease(threading.Thread):
         return time.monotonic() - self.seen
 
 
-def run_leased(row: Row, words: list[str]) -> int:
-    """Run a command while the lease lasts; return the exit status for systemd."""
+def run_leased(row: Row, words: list[str], due: str = "") -> int:
+    """Run a command while the lease lasts; return the exit status for systemd.
+
+    :param due: when it was due; the command is told so.
+    """
     row.let_go()  # it may be hours
     lease = Lease(row)
-    child = subprocess.Popen(["/usr/bin/env", "--", *words])
+    child = subprocess.Popen(["/usr/bin/env", "--", f"FORGE_DUE={due}", *words])
     stopped = []
 
     def stop(_signum: int, _frame: Any) -> None:
@@ -279,7 +282,7 @@ def scheduled(app: str, process: str, schedule: str, words: list[str]) -> int:
     try:
         row.make(schedule)
         if (due or now) and row.take(due, now):
-            return run_leased(row, words)
+            return run_leased(row, words, due)
         if now:
             say(f"It runs on {row.runner() or 'another host'}.")
             return NOT_RUN

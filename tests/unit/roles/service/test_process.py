@@ -102,6 +102,12 @@ def test_its_end_is_written_down(quick: Any) -> None:
         assert row.told == [told]
 
 
+def test_it_is_told_when_it_was_due(quick: Any, tmp_path: Path) -> None:
+    out = tmp_path / "due"
+    assert quick.run_leased(Row(), ["sh", "-c", f'echo "$FORGE_DUE" > {out}'], "2026-11-29T03:00:00+00:00") == 0
+    assert out.read_text() == "2026-11-29T03:00:00+00:00\n"
+
+
 @pytest.mark.parametrize(
     ("script", "told"),
     [("exec sleep 60", ["given back"]), ("trap 'exit 0' TERM; while true; do sleep 0.1; done", ["succeeded"])],
