@@ -327,12 +327,12 @@ def tell(app: str, process: str, whom: str) -> int:
     result, code, status = (os.environ.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"))
     if result in ("", "success"):
         return 0
-    host, whom = socket.gethostname(), string.Template(whom).safe_substitute(os.environ)
+    host, address = socket.gethostname(), string.Template(whom).safe_substitute(os.environ)
     text = f"{process} of {app} failed on {host}: {result} ({code} {status})."
-    if not re.match(r"https?://", whom):
+    if not re.match(r"https?://", address):
         return subprocess.run(["/usr/bin/env", "--", f"FORGE_FAILURE={text}", *shlex.split(whom)]).returncode
     body = json.dumps({"text": text, "app": app, "process": process, "host": host, "result": result, "status": status})
-    request = urllib.request.Request(whom, body.encode(), {"Content-Type": "application/json", "User-Agent": "thecodeforge.fastapi"})
+    request = urllib.request.Request(address, body.encode(), {"Content-Type": "application/json", "User-Agent": "thecodeforge.fastapi"})
     try:
         with urllib.request.urlopen(request, timeout=TELL_SECONDS):
             return 0

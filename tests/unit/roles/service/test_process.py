@@ -179,8 +179,9 @@ def test_a_failure_is_told_to_an_address_and_to_a_command(
     assert module.tell("shop", "nightly", f"{address}/${{TOKEN}}") == 1
     assert capsys.readouterr().out == "The address of on_failure was not to be called: Not Found.\n"
     out = tmp_path / "told"
-    assert module.tell("shop", "nightly", f"sh -c 'echo \"$FORGE_FAILURE\" > {out}'") == 0
-    assert out.read_text().strip() == sentence
+    assert module.tell("shop", "nightly", f"sh -c 'echo \"$FORGE_FAILURE\" > {out}; echo $$ >> {out}'") == 0
+    assert out.read_text().splitlines()[0] == sentence
+    assert out.read_text().splitlines()[1].isdigit(), "a shell of its own reads it"
 
 
 def test_without_a_database_it_is_said(
