@@ -91,8 +91,11 @@ from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.lock_file import read_lock
+from ..module_utils._private.once import problems
 from ..module_utils._private.probe import HealthCheck
+from ..module_utils._private.processes import Processes
 from ..module_utils._private.serving import damage, failed_processes, idle_processes, public_workers, serving_generation
+from ..module_utils._private.transient import Transient
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
@@ -117,10 +120,17 @@ def problem_of(layout: Layout, health: HealthCheck) -> str:
     if idle:
         return f"{', '.join(idle)} should run and does not"
     problem = damage(layout, live) or health.problem(layout.private_socket(live))
+    return problem or problem_of_processes(layout, live)
+
+
+def problem_of_processes(layout: Layout, live: str) -> str:
+    """Which command with a schedule has failed; of one that runs once for the fleet the database knows, on whichever host it was."""
     failed = failed_processes(layout, live)
-    if failed and not problem:
-        problem = f"{', '.join(failed)} has failed: see journalctl -u {failed[0]}"
-    return problem
+    if failed:
+        return f"{', '.join(failed)} has failed: see journalctl -u {failed[0]}"
+    units = {name: text for name, text in Processes(layout, live).units().items() if "forge_process" in text}
+    found = problems(Transient(layout, live), units, "--last") if units else ()
+    return "; ".join(f"{process}: {problem}" for process, problem in found)
 
 
 @tells_what_the_host_refuses

@@ -200,7 +200,7 @@ def test_a_failure_is_told_and_not_tried_again(once: Fleet) -> None:
     unit = once.on(host, f"cat /etc/systemd/system/shop.yearly@{live(once, host)}.service")
     assert "token-of-the-hook" not in unit
     status = once.play("status", check=False)
-    assert f"shop.yearly@{live(once, host)}.service has failed" in status.said()
+    assert f"on {host} failed with exit status 3" in status.said()
     for each in HOSTS:
         once.on(each, f"rm /run/yearly.status; systemctl reset-failed shop.yearly@{live(once, each)}.service || true")
 

@@ -14,10 +14,9 @@ from . import app_check, systemd
 from .cause import explain, hint
 from .errors import STILL_SERVES, StageError
 from .layout import Layout
+from .once import RUNNER, commands_in, problems, process_of
 from .serving import address_problem
 from .transient import Transient, TransientError
-
-RUNNER = ["python", "-m", "forge_process"]  # as in plugins/filter/generation_units.py
 
 
 class Validation:
@@ -95,18 +94,8 @@ class Validation:
 
     def check_processes(self) -> None:
         """:raises StageError: when the hosts cannot agree on who runs a process that is to run once for the fleet."""
-        for name, text in self.units.items():
-            for words in commands_in(text):
-                if words[:3] != RUNNER:
-                    continue
-                try:
-                    argv = [*words[: words.index("--")], "--check"]
-                    rc, output, _seconds = Transient(self.layout, self.generation).run(argv, self.load_seconds)
-                    problem = last_line(output) if rc else ""
-                except TransientError as error:
-                    problem = str(error).rstrip(".")
-                if problem:
-                    raise StageError(f"forge_processes: {process_of(name)}: once: {problem}. {STILL_SERVES}")
+        for process, problem in problems(Transient(self.layout, self.generation), self.units, "--check"):
+            raise StageError(f"forge_processes: {process}: once: {problem}. {STILL_SERVES}")
 
     def service(self) -> dict[str, Any]:
         """What app_check has to know of the service."""
@@ -127,22 +116,3 @@ class Validation:
                 command = words[words.index("--") + 1 :] if words[:3] == RUNNER else words
                 found[process_of(name)] = next((word for word in command if "=" not in word), "")
         return found
-
-
-def commands_in(unit: str) -> list[list[str]]:
-    """Words of what a unit of another process starts, as the filter generation_units has written them."""
-    return [
-        [
-            re.sub(r"\\(.)", r"\1", word).replace("%%", "%").replace("$$", "$")
-            for word in re.findall(r'"((?:[^"\\]|\\.)*)"', command)
-        ]
-        for command in re.findall(r'^ExecStart=/usr/bin/env "--" (.+)$', unit, re.MULTILINE)
-    ]
-
-
-def process_of(unit: str) -> str:
-    return unit.partition("@")[0].partition(".")[2]
-
-
-def last_line(output: str) -> str:
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "it said nothing")

@@ -4,7 +4,8 @@
 
 - ``python -m forge_process scheduled APP PROCESS SCHEDULE -- COMMAND``: run the command, when it is due and no host has run it.
 - ``python -m forge_process kept APP PROCESS -- COMMAND``: wait until no other host runs it, and run it.
-- either with ``--check`` in place of the command: make what the hosts agree by, or say why that cannot be.
+- either with ``--check`` in place of the command: make what the hosts agree by, or say why that cannot be; with ``--last``: say how its
+  last run went, when it did not go well.
 - ``python -m forge_process tell APP PROCESS WHOM``, as ``ExecStopPost=``: when the unit has failed, call an address with it or run
   a command, to which FORGE_FAILURE says it.
 
@@ -322,6 +323,18 @@ def check(app: str, process: str, schedule: str) -> int:
     return 0
 
 
+def last(app: str, process: str) -> int:
+    row = Row(app, process)
+    bad = f"process = {row.process} AND ended IS NOT NULL AND result <> 'succeeded'"
+    try:
+        found = row.ask_again(f"SELECT format('its run of %s on %s %s', {STARTED}, host, result) FROM {row.table} WHERE {bad}", 10)
+    except CannotAgree as error:
+        found = f"the hosts cannot agree on who runs it: {error}"
+    if found:
+        say(found)
+    return 1 if found else 0
+
+
 def tell(app: str, process: str, whom: str) -> int:
     """Call an address, or run a command, with what has happened."""
     result, code, status = (os.environ.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"))
@@ -353,6 +366,8 @@ def main(command: str, app: str, process: str, *rest: str) -> int:
     mode, *words = rest[1:] if command == "scheduled" else rest
     if mode == "--check":
         return check(app, process, schedule)
+    if mode == "--last":
+        return last(app, process)
     return scheduled(app, process, schedule, words) if command == "scheduled" else kept(app, process, words)
 
 
