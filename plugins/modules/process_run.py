@@ -103,11 +103,13 @@ def run_now(layout: Layout, live: str, unit: str, process: str, seconds: int) ->
         if os.path.exists(asked):
             os.unlink(asked)
     state = systemd.properties(unit, "ActiveState", "ExecMainStatus", "ExecMainCode", "Result")
-    output = processes.journal(unit)[-LINES:]
+    output = [line for line in processes.journal(unit) if unit not in line][-LINES:]  # without what systemd says of it
     if state["ActiveState"] in ("activating", "active", "deactivating"):
         return f"{process} still runs after {seconds} s, and goes on: see journalctl -u {unit}.", output
     if state.get("ExecMainStatus") == ELSEWHERE:
         return f"{process} was not run: another host is at it. {' '.join(output[-1:])}".strip(), output
+    if state.get("Result") == "exit-code":
+        problem = f"it ended with exit status {state.get('ExecMainStatus')}"
     return (f"{process} failed: {problem}." if problem else ""), output
 
 
