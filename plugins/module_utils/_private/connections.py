@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 
-from .database_session import postgresql_url
+from .database_url import postgresql_url
 from .environment import read_environment
 from .layout import Layout, read_file
 from .listening import Sockets

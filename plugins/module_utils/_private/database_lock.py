@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from . import database_session
-from .database_session import postgresql_url
+from .database_url import postgresql_url
 from .environment import read_environment
 from .transient import Transient
 

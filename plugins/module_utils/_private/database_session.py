@@ -38,12 +38,6 @@ WHO = f"""
 Ask = Callable[[str], Any]  # runs a statement, and returns the first value of a row
 
 
-def postgresql_url(settings: dict[str, str]) -> tuple[str, str]:
-    """Name and value of the first setting that is a URL of PostgreSQL; both empty when none is."""
-    found = (item for item in settings.items() if re.match(r"postgres(ql)?(\+\w+)?://", item[1]))
-    return next(found, ("", ""))
-
-
 def with_libpq(driver: Any, url: str) -> Ask:
     """For psycopg and psycopg2."""
     connection = driver.connect(url, connect_timeout=CONNECT_SECONDS)

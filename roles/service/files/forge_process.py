@@ -34,7 +34,8 @@ import urllib.request
 import uuid
 from typing import Any
 
-from forge_database import Ask, connect, postgresql_url
+from forge_database import Ask, connect
+from forge_database_url import postgresql_url
 
 BEAT = 10.0  # seconds between two signs of life
 END, KILL, LEASE = 40.0, 50.0, 60.0  # seconds since the last one: end the process; kill it; another host may take over

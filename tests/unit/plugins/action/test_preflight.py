@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.action import preflight as preflight_plugin
 
+pytestmark = pytest.mark.heavy
 REPOSITORY = Path(__file__).parents[4]
 SECRET = "hunter22-hunter22"
 PLAY = """

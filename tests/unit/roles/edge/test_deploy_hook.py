@@ -64,6 +64,7 @@ def test_what_haproxy_refuses_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "certificates" / "shop.pem").read_text() == "old\n", "the next run tries again"
 
 
+@pytest.mark.heavy
 def test_what_it_has_is_not_given_again_and_who_does_not_run_reads_it_later(tmp_path: Path) -> None:
     file = tmp_path / "certificates" / "shop.pem"
     done, asked = renew(tmp_path, "forge-shop")  # nobody answers

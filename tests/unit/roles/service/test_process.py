@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import database_session
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import database_session, database_url
 
 FILES = Path(__file__).parents[4] / "roles" / "service" / "files"
 NOON = 1795953600.0  # 2026-11-29 12:00:00 UTC, a Sunday
@@ -27,6 +27,7 @@ NOON = 1795953600.0  # 2026-11-29 12:00:00 UTC, a Sunday
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "forge_database", database_session)
+    monkeypatch.setitem(sys.modules, "forge_database_url", database_url)
     spec = importlib.util.spec_from_file_location("forge_process", FILES / "forge_process.py")
     assert spec
     assert spec.loader

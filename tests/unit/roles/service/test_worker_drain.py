@@ -83,6 +83,7 @@ def test_what_was_accepted_is_answered(site, worker):
     assert "background-done" in site.said()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["end", "cut"])
 def test_what_is_long_lived_ends_at_the_deadline(two_sites, how):
     """Under a heartbeat that is shorter than the drain: the arbiter must not kill a worker that drains.
@@ -123,6 +124,7 @@ def test_what_is_long_lived_ends_at_the_deadline(two_sites, how):
     on_both_loops(two_sites, scenario)
 
 
+@pytest.mark.heavy
 def test_an_answer_under_way_may_take_longer_than_an_idle_connection(two_sites):
     async def scenario(site, worker: str):
         finish = {"environment": {"FORGE_WORKER_FINISH": "6"}, "graceful_timeout": 11}
@@ -143,6 +145,7 @@ def test_an_answer_under_way_may_take_longer_than_an_idle_connection(two_sites):
     on_both_loops(two_sites, scenario)
 
 
+@pytest.mark.heavy
 def test_what_is_cut_looks_so_to_old_clients_too(two_sites):
     """To one that asks with HTTP/1.0, as nginx does, the end of the connection is the end of the answer."""
 

@@ -56,6 +56,7 @@ def answer_of(client: socket.socket) -> str:
     return text.decode()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("worker", [*LOOPS, "uvicorn"])
 def test_live_generation_stands_by_when_it_is_told_to_and_serves_again(site, worker):
     old = site.live("old", worker=worker, drain=4)
