@@ -188,6 +188,39 @@ def test_what_is_somebody_elses_on_an_edge_is_refused_and_stays(virgin: Fleet) -
     virgin.on("e2", "systemctl stop byhand")
 
 
+BY_HAND = """
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+frontend byhand
+  bind :8081
+  http-request return status 200 content-type text/plain string byhand
+"""
+
+
+def test_haproxy_of_an_admin_is_taken_over_on_purpose(virgin: Fleet) -> None:
+    virgin.on(
+        "e1", "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y haproxy >/dev/null 2>&1"
+    )
+    virgin.on("e1", f"cat > /etc/haproxy/haproxy.cfg <<'E'\n{BY_HAND}\nE\nsystemctl restart haproxy")
+    asks = "curl -sm 5 http://127.0.0.1:8081/"
+    assert virgin.until(lambda: virgin.on("e1", asks, check=False), 20) == "byhand"
+    refused = virgin.play("site", check=False)
+    assert (
+        "/etc/haproxy/haproxy.cfg on e1 is somebody else's: name another edge, or let the app take HAProxy over"
+        in refused.said()
+    )
+    assert virgin.on("e1", asks) == "byhand"
+    virgin.play("site", forge_take_over=["edge"])
+    assert virgin.on("e1", "cat /etc/haproxy/haproxy.cfg.before").strip() == BY_HAND.strip()
+    assert ask(virgin, "/who").status_code == 200
+    assert virgin.on("e1", asks, check=False) == "", "what it routed has ended, as was said"
+    run = virgin.play("site")
+    assert [run.changed(node) for node in (*EDGES, "w1", "w2")] == [0] * 4
+
+
 # -- what it does --------------------------------------------------------------------------------------
 
 
@@ -303,6 +336,24 @@ def test_reload_and_new_certificate_lose_nothing(edged: Fleet, certificates: Pat
         assert haproxy(edged) != processes[0]
         assert ask(edged, "/version").headers["strict-transport-security"] == "max-age=3600"
         time.sleep(22)
+
+
+def test_certificate_that_expires_while_it_serves(edged: Fleet, certificates: Path) -> None:
+    seconds = 120
+    ends, short = time.time() + seconds, certificate(certificates, days=seconds / 86400)
+    edged.play("site", **short)
+    assert time.time() < ends, "too slow a machine for this test"
+    process = haproxy(edged)
+    time.sleep(ends - time.time() + 2)
+    run = edged.play("site", check=False, **short)
+    assert run.rc
+    assert "forge_edge_certificate has expired on" in run.said()
+    assert ask(edged, "/who").status_code == 200, "for clients that do not mind"
+    with loaded(edged):
+        edged.play("site")
+    assert haproxy(edged) == process
+    pem = Path(edged.variables["forge_edge_certificate"]).read_text().strip()
+    assert ssl.get_server_certificate((edged.address("e1"), 443)).strip() == pem
 
 
 def test_configuration_that_haproxy_refuses_changes_nothing(edged: Fleet) -> None:
