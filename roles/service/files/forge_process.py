@@ -344,7 +344,7 @@ def tell(app: str, process: str, whom: str) -> int:
     host, address = socket.gethostname(), string.Template(whom).safe_substitute(os.environ)
     text = f"{process} of {app} failed on {host}: {result} ({code} {status})."
     if not re.match(r"https?://", address):
-        return subprocess.run(["/usr/bin/env", "--", f"FORGE_FAILURE={text}", *shlex.split(whom)]).returncode
+        return subprocess.run(["/usr/bin/env", "--", f"FORGE_FAILURE={text}", *shlex.split(whom)], check=False).returncode
     body = json.dumps({"text": text, "app": app, "process": process, "host": host, "result": result, "status": status})
     request = urllib.request.Request(address, body.encode(), {"Content-Type": "application/json", "User-Agent": "thecodeforge.fastapi"})
     try:
