@@ -133,7 +133,8 @@ def test_failure_is_taken_back_everywhere(wavy: Fleet, host: str) -> None:
     assert outcome(run.output) == {host: "its release failed", **dict.fromkeys(others, rest)}
     if host == "w3":
         back = [switched_at(wavy, each) for each in HOSTS]
-        assert max(back) - back[HOSTS.index(host)] < 20  # bench-fleet measures it; here four hosts and 16 clients share two cores
+        # bench-fleet measures it; here four hosts and sixteen clients share two cores.
+        assert max(back) - back[HOSTS.index(host)] < 20
     assert wavy.play("deploy").rc == 0  # nothing of it is in the way
     assert all(now != before[each] for each, now in serves(wavy).items())
 
