@@ -83,6 +83,7 @@ def test_seeds_follow_the_migrations_of_the_first_release_on_one_host(pair: Flee
 
 @pytest.mark.thorough
 def test_seeds_do_not_run_again(pair: Fleet, settings: dict[str, Any]) -> None:
+    pair.play("site", **settings)
     assert [pair.play("deploy", **settings).changed(node) for node in NODES] == [0, 0]
     assert notes(pair) == [["migrate", "seed", "more"], []]
     changed = {**settings, "forge_environment": {"COLOUR": "green"}}
