@@ -39,7 +39,7 @@ BY_HAND = """\
 global
     log /dev/log local0
     stats socket /run/haproxy-by-hand.sock
-    maxconn 20000
+    maxconn 8000
     ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
 defaults
     mode http
@@ -101,7 +101,7 @@ def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
         text = BY_HAND.format(port=PORT, **{host: fleet.address(host) for host in ("w1", "w2")})
         fleet.on(
             "e1",
-            f"cat > /root/by-hand.cfg <<'EOF'\n{text}\nEOF\nsystemd-run --unit by-hand -p LimitNOFILE=65536 haproxy -f /root/by-hand.cfg",
+            f"cat > /root/by-hand.cfg <<'EOF'\n{text}\nEOF\nsystemd-run --unit by-hand -p LimitNOFILE=20000 haproxy -f /root/by-hand.cfg",
         )
         addresses = {
             name: f"https://{fleet.address('e1')}:{port}/version" for name, port in (("ours", 443), ("by hand", PORT))
