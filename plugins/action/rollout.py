@@ -43,9 +43,12 @@ class ActionModule(HostAction):
         ended = time.monotonic() + LONGEST + arguments.get("health_deadline", 0) + arguments.get("drain_seconds", 0)
         if self._task.check_mode or not is_switched_on(self, task_vars):
             return {"changed": False}
-        while time.monotonic() < ended and not all(in_this_run("done", arguments, host).exists() for host in wave):
-            if in_this_run("failed", arguments).exists():
+        while time.monotonic() < ended:
+            done = all(in_this_run("done", arguments, host).exists() for host in wave)
+            if in_this_run("failed", arguments).exists():  # a host says so before it is done
                 return {**super().run_module(arguments, task_vars), "taken_back": True}
+            if done:
+                break
             time.sleep(PAUSE)
         return {"changed": False}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from ..module_utils._private.once import NOT_RUN, RUNNER
 from ..module_utils._private.ownership import mark
 from ..module_utils._private.transient import sandbox
 
@@ -47,7 +48,6 @@ _value:
 
 STOP_SECONDS = 60
 LOOK_SECONDS = 300  # as in roles/service/files/forge_process.py
-RUNNER = ["python", "-m", "forge_process"]
 
 
 def generation_units(web: str, app: str, processes: dict[str, dict[str, Any]] | None = None) -> dict[str, str]:
@@ -83,9 +83,9 @@ def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
     if process.get("once"):
         head_of_once = ["scheduled", app, name, schedule] if schedule else ["kept", app, name]
         command = [*RUNNER, *head_of_once, "--", *command]
-    # systemd takes the signal of a stop for a failure where the type is oneshot, and for none elsewhere. 75: as in forge_process.
+    # systemd takes the signal of a stop for a failure where the type is oneshot, and for none elsewhere.
     kind = (
-        f"Type=oneshot\nSuccessExitStatus=SIGTERM{' 75' if process.get('once') else ''}"
+        f"Type=oneshot\nSuccessExitStatus=SIGTERM{f' {NOT_RUN}' if process.get('once') else ''}"
         if schedule
         else "Type=exec\nRestart=always\nRestartSec=1"
     )

@@ -60,6 +60,7 @@ from ..module_utils._private import systemd
 from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout, write_atomically
+from ..module_utils._private.once import NOT_RUN
 from ..module_utils._private.processes import Processes
 from ..module_utils._private.records import LedgerEvent
 from ..module_utils._private.serving import serving_generation
@@ -71,7 +72,6 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "seconds": {"type": "int", "default": 3600},
     "by": {"type": "str", "default": ""},
 }
-ELSEWHERE = "75"  # exit status, as in roles/service/files/forge_process.py
 LINES = 80  # of the journal, the last ones
 
 
@@ -98,7 +98,7 @@ def run_now(layout: Layout, live: str, unit: str, process: str, seconds: int) ->
         write_atomically(asked, b"", 0o644)
         systemd.systemctl("start", unit, timeout=seconds)
     except systemd.SystemdError as error:
-        problem = str(error)
+        problem = processes.masked(str(error))
     finally:
         if os.path.exists(asked):
             os.unlink(asked)
@@ -106,7 +106,7 @@ def run_now(layout: Layout, live: str, unit: str, process: str, seconds: int) ->
     output = [line for line in processes.journal(unit) if unit not in line][-LINES:]  # without what systemd says of it
     if state["ActiveState"] in ("activating", "active", "deactivating"):
         return f"{process} still runs after {seconds} s, and goes on: see journalctl -u {unit}.", output
-    if state.get("ExecMainStatus") == ELSEWHERE:
+    if state.get("ExecMainStatus") == str(NOT_RUN):
         return f"{process} was not run: another host is at it. {' '.join(output[-1:])}".strip(), output
     if state.get("Result") == "exit-code":
         problem = f"it ended with exit status {state.get('ExecMainStatus')}"

@@ -164,7 +164,7 @@ def test_a_release_makes_no_run_twice(once: Fleet) -> None:
     assert result["lost"] == {}
     assert set(found.values()) == {1}, found
     assert len(found) >= (time.time() - began) / PERIOD / 2, found
-    assert len({host for _moment, host in said(once, "beat", "begins", began)}) >= 1
+    assert said(once, "beat", "begins", began)
 
 
 def test_a_run_that_was_missed_is_made_up_for_by_one_host(once: Fleet) -> None:

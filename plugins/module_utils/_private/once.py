@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from .transient import Transient, TransientError
 
-RUNNER = ["python", "-m", "forge_process"]  # as in plugins/filter/generation_units.py
+RUNNER = ["python", "-m", "forge_process"]
+NOT_RUN = 75  # exit status of a run that was asked for while another host is at it, as in forge_process.py
 SECONDS = 30  # that a question to the database may take
 
 

@@ -30,6 +30,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 import uuid
 from typing import Any
@@ -46,6 +47,7 @@ PATIENCE = 30.0  # seconds for which the database is tried again
 NOT_RUN = 75  # exit status, EX_TEMPFAIL of sysexits(3): somebody else is at it
 ASKED = 10.0  # seconds for which a request to run now holds
 TELL_SECONDS = 30
+SHORTEST = 4  # characters of a part of a password: fewer would garble what is said, and tell nobody much
 SPANS = (60, 3600, 86400, 32 * 86400, 366 * 86400, 5 * 366 * 86400)  # seconds back in which a schedule may have been due
 ELAPSES = 60
 ELAPSE = re.compile(r"^ *(?:Next elapse|Iter\. #\d+|Iteration #\d+|\(in UTC\)): \w+ ([\d-]{10} [\d:.]+) UTC$", re.MULTILINE)
@@ -79,6 +81,16 @@ def last_due(schedule: str, now: float) -> str:
 
 def literal(value: str) -> str:
     return "'{}'".format(value.replace("'", "''"))
+
+
+def without_password(sentence: str) -> str:
+    """What a driver says of a URL that it cannot read may have a part of the password."""
+    _name, url = postgresql_url(dict(os.environ))
+    password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    parts = [password, urllib.parse.unquote(password), *re.split("[/?#@:]", password)]
+    for part in sorted((each for each in parts if len(each) >= SHORTEST), key=len, reverse=True):
+        sentence = sentence.replace(part, "********")
+    return sentence
 
 
 class Row:
@@ -122,7 +134,7 @@ class Row:
             except Exception as error:
                 if time.monotonic() >= deadline:
                     lines = str(error).strip().splitlines() or [type(error).__name__]
-                    raise CannotAgree(lines[0]) from None
+                    raise CannotAgree(without_password(lines[0])) from None
                 time.sleep(1)
 
     def make(self, schedule: str, seconds: float = PATIENCE, changes: bool = False) -> None:
@@ -346,11 +358,11 @@ def tell(app: str, process: str, whom: str) -> int:
     if not re.match(r"https?://", address):
         return subprocess.run(["/usr/bin/env", "--", f"FORGE_FAILURE={text}", *shlex.split(whom)], check=False).returncode
     body = json.dumps({"text": text, "app": app, "process": process, "host": host, "result": result, "status": status})
-    request = urllib.request.Request(address, body.encode(), {"Content-Type": "application/json", "User-Agent": "thecodeforge.fastapi"})
+    headers = {"Content-Type": "application/json", "User-Agent": "thecodeforge.fastapi"}
     try:
-        with urllib.request.urlopen(request, timeout=TELL_SECONDS):
+        with urllib.request.urlopen(urllib.request.Request(address, body.encode(), headers), timeout=TELL_SECONDS):
             return 0
-    except (OSError, ValueError) as error:  # not the address, which may be a secret
+    except Exception as error:  # whatever it is: not the address, which may be a secret
         say(f"The address of on_failure was not to be called: {getattr(error, 'reason', '') or type(error).__name__}.")
         return 1
 

@@ -170,7 +170,7 @@ RULES = (
     Rule("forge_listen", bool,
          "{name} must name at least one address."),
     Rule("forge_timeout forge_keepalive forge_drain_seconds forge_health_deadline forge_health_passes "
-         "forge_migrations_timeout forge_patch_reboot_seconds forge_worker_memory_mb", lambda value: int(value) > 0,
+         "forge_migrations_timeout forge_patch_reboot_seconds forge_run_seconds forge_worker_memory_mb", lambda value: int(value) > 0,
          "{name} must be more than 0."),
     Rule("forge_postgresql_port", lambda value: 0 < int(value) < 65536,
          "{name} must be a port, from 1 to 65535."),

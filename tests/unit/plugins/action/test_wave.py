@@ -111,6 +111,12 @@ def test_host_of_an_earlier_wave_goes_back_as_soon_as_one_fails(hosts: Hosts) ->
     assert "if_failed_on" not in back
 
 
+def test_host_of_an_earlier_wave_goes_back_when_the_only_host_of_the_next_one_fails(hosts: Hosts) -> None:
+    hosts.does = {"web2": fails}
+    hosts.run("web2")  # it is done before anybody looks
+    assert hosts.run("web1", **{**READY, "if_failed_on": ["web2"]})["taken_back"]
+
+
 def test_host_of_an_earlier_wave_is_left_alone_when_the_next_one_goes_well(hosts: Hosts) -> None:
     hosts.does = dict.fromkeys(("web2", "web3"), lambda: {"changed": True})
     results: dict[str, Any] = {}

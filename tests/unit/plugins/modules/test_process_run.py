@@ -89,3 +89,13 @@ def test_what_cannot_be_run_is_a_sentence(host: Host, monkeypatch: pytest.Monkey
     assert run(host, monkeypatch)["msg"] == "nightly runs on this host already: wait for its end."
     host.nothing_was_released()
     assert run(host, monkeypatch)["msg"].startswith("Nothing was ever released on this host")
+
+
+def test_why_it_failed_has_no_secret(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(verb: str, *_arguments: str, timeout: float = 0) -> str:
+        raise systemd.SystemdError(f"{UNIT} did not {verb}: no queue at hunter22-hunter22")
+
+    monkeypatch.setattr(systemd, "systemctl", refuses)
+    found = run(host, monkeypatch)
+    assert found["msg"] == f"nightly failed: {UNIT} did not start: no queue at ********."
+    assert last(host) == ("run nightly", "ann@here", "failed")

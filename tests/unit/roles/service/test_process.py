@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import database_session, database_url
+from ansible_collections.thecodeforge.fastapi.plugins.filter.generation_units import LOOK_SECONDS
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import database_session, database_url, once
 
 FILES = Path(__file__).parents[4] / "roles" / "service" / "files"
 NOON = 1795953600.0  # 2026-11-29 12:00:00 UTC, a Sunday
@@ -179,10 +180,34 @@ def test_a_failure_is_told_to_an_address_and_to_a_command(
     assert sentence.startswith("nightly of shop failed on ")
     assert module.tell("shop", "nightly", f"{address}/${{TOKEN}}") == 1
     assert capsys.readouterr().out == "The address of on_failure was not to be called: Not Found.\n"
+    monkeypatch.setenv("TOKEN", "hunter22 hunter22")
+    assert module.tell("shop", "nightly", f"{address}/${{TOKEN}}") == 1
+    assert capsys.readouterr().out == "The address of on_failure was not to be called: InvalidURL.\n"
     out = tmp_path / "told"
     assert module.tell("shop", "nightly", f"sh -c 'echo \"$FORGE_FAILURE\" > {out}; echo $$ >> {out}'") == 0
     assert out.read_text().splitlines()[0] == sentence
     assert out.read_text().splitlines()[1].isdigit(), "a shell of its own reads it"
+
+
+@pytest.mark.parametrize("password", ["hunter22/more#22", "hunter%2F22", "hunter22"])
+def test_what_a_driver_says_of_a_url_has_no_password(
+    module: Any, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    for name in [name for name, value in os.environ.items() if value.startswith("postgres")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SHOP_URL", f"postgresql+psycopg://shop:{password}@db/shop")
+    row = module.Row("shop", "beat")
+    for said in (password, password.partition("/")[0], password.replace("%2F", "/")):
+        monkeypatch.setattr(
+            module, "connect", lambda _url, said=said: (_ for _ in ()).throw(ValueError(f'invalid port "{said}"'))
+        )
+        with pytest.raises(module.CannotAgree) as caught:
+            row.ask_again("SELECT 1", 0)
+        assert str(caught.value) == 'invalid port "********"'
+
+
+def test_numbers_that_stand_in_two_places_are_the_same(module: Any) -> None:
+    assert (module.NOT_RUN, module.LOOK) == (once.NOT_RUN, LOOK_SECONDS)
 
 
 def test_without_a_database_it_is_said(
