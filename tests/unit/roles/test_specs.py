@@ -39,13 +39,12 @@ def specs(role: str) -> dict[str, Any]:
     return load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
 
 
-def entry_point(role: str) -> str:
-    """Common has no main that checks: every role depends on it, and each would check its variables again."""
-    return "gather" if role == "common" else "main"
+def defaults_of(role: str) -> str:
+    return "roles/common/defaults/main.yml" if role == "common" else f"roles/{role}/defaults/main/{role}.yml"
 
 
 def options_of(role: str) -> dict[str, Any]:
-    return specs(role)[entry_point(role)].get("options") or {}
+    return specs(role)["main"].get("options") or {}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,16 @@ def docs() -> ModuleType:
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_what_the_specification_says(role: str) -> None:
     said = {name: option.get("default") for name, option in options_of(role).items()}
-    assert load(f"roles/{role}/defaults/main.yml") == said
+    assert load(defaults_of(role)) == said
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "common"])
+def test_every_role_has_the_defaults_of_common(role: str) -> None:
+    link = REPOSITORY / "roles" / role / "defaults" / "main" / "common.yml"
+    assert link.readlink() == Path("../../../common/defaults/main.yml"), (
+        "a link within the collection, so that an artifact has it"
+    )
+    assert sorted(path.stem for path in link.parent.iterdir()) == sorted({"common", role})
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -80,8 +88,8 @@ def test_every_variable_is_described_typed_and_carries_the_prefix(role: str) -> 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_has_one_entry_point(role: str) -> None:
     """Other task files are steps: they have no specification of their own."""
-    assert set(specs(role)) == {entry_point(role)}
-    assert (REPOSITORY / "roles" / role / "tasks" / f"{entry_point(role)}.yml").is_file()
+    assert set(specs(role)) == {"main"}
+    assert (REPOSITORY / "roles" / role / "tasks" / "main.yml").is_file()
 
 
 def test_no_variable_belongs_to_two_roles() -> None:
@@ -227,19 +235,19 @@ def test_plays_leave_to_the_inventory_what_is_its_own(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "playbooks").glob("*.yml")), ids=lambda path: path.stem)
 def test_playbooks_check_variables_once(path: Path) -> None:
-    """Preflight does; a role that runs as a whole would again, while a step has no specification."""
+    """Preflight does. A step has no specification, and its role would read that of the whole for nothing."""
     for play in plays(path):
         steps = ([each, *each.get("block", []), *each.get("rescue", [])] for each in play["tasks"])
         for task in chain.from_iterable(steps):
             call = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role")
             if call:
-                assert ("tasks_from" in call) == ("rolespec_validate" not in call), task["name"]
+                assert call["rolespec_validate"] is False, task["name"]
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_literal(role: str) -> None:
     """A fact or a lookup there would break --tags and gather_facts: false, and cost time where it is not used."""
-    text = (REPOSITORY / "roles" / role / "defaults" / "main.yml").read_text(encoding="utf-8")
+    text = (REPOSITORY / defaults_of(role)).read_text(encoding="utf-8")
     assert not re.search(r"ansible_facts|ansible_[a-z]+|lookup\(|query\(|hostvars|groups\[", text)
 
 
@@ -249,8 +257,7 @@ def test_role_says_who_it_is_and_what_it_needs(role: str) -> None:
     assert meta["galaxy_info"]["license"] == "GPL-3.0-or-later"
     floor = load("meta/runtime.yml")["requires_ansible"].removeprefix(">=")
     assert floor.startswith(meta["galaxy_info"]["min_ansible_version"])
-    needed = [] if role == "common" else [{"role": f"{COLLECTION}.common"}]
-    assert meta["dependencies"] == needed
+    assert meta["dependencies"] == [], "each would be read again for every role of every play"
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -21,7 +21,8 @@ def load(role: str, path: str) -> Any:
 
 def compute(role: str, value: str, **variables: Any) -> Any:
     """A variable of ``vars/main.yml``, or another expression of a role, with the role's defaults and these variables."""
-    known = {**load("common", "defaults/main.yml"), **load(role, "defaults/main.yml"), **load(role, "vars/main.yml")}
+    own = load(role, f"defaults/main/{role}.yml")
+    known = {**load("common", "defaults/main.yml"), **own, **load(role, "vars/main.yml")}
     templar = Templar(DataLoader(), variables={**known, **variables})
     return templar.template(known.get(value, value))
 
@@ -93,9 +94,9 @@ def test_hosts_that_do_not_serve_their_target_are_pending() -> None:
         "web3": {"forge_release_result": {"converged": True}, "forge_rollout_target": {"converged": False}},
         "web4": {"forge_rollout_target": {"converged": True}},
     }
-    facts = load("rollout", "tasks/pending.yml")[0]["ansible.builtin.set_fact"]
+    task = load("rollout", "tasks/pending.yml")[0]
     fleet = {"hostvars": hostvars, "ansible_play_hosts_all": list(hostvars)}
-    assert compute("rollout", facts["forge_rollout_pending"], **fleet) == ["web2", "web3"]
+    assert compute("rollout", task["vars"]["__forge_pending"], **fleet) == ["web2", "web3"]
 
 
 def test_connections_of_the_database_follow_the_fleet_by_the_variables_of_its_hosts() -> None:

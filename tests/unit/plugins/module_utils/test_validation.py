@@ -19,7 +19,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private impo
 )
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.transport.host_call import SentModules
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.transport.host_script import SentModules
 from fake_staging import GENERATION, FakeTransient
 
 
