@@ -235,7 +235,7 @@ def script(module: str, params: dict[str, Any], check: bool, diff: bool) -> str:
     sources = host_module(module).sources
     content = {"module": next(iter(sources)), "sources": sources, "params": params, "check": check, "diff": diff}
     packed = base64.b64encode(zlib.compress(json.dumps(content).encode(), 1)).decode()
-    return f'{HOST_SCRIPT}\nrun(json.loads(zlib.decompress(base64.b64decode("{packed}"))))\n'
+    return f'{HOST_SCRIPT}\nrun("{packed}")\n'
 
 
 def result_of(module: str, done: dict[str, Any]) -> dict[str, Any]:

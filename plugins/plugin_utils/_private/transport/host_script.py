@@ -7,12 +7,12 @@ The text below is the beginning of the script, so it imports nothing of ours. Ru
 
 from __future__ import annotations
 
-import base64  # noqa: F401  # with zlib, for the line that host_call adds
+import base64
 import importlib
 import json
 import os
 import sys
-import zlib  # noqa: F401
+import zlib
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
@@ -79,11 +79,13 @@ class StandIn:
         print("\n" + json.dumps({**result, **{name: each for name, each in notes.items() if each}}), flush=True)
 
 
-def run(call: dict[str, Any]) -> None:
+def run(packed: str) -> None:
     """Run one module.
 
-    :param call: ``module`` (its full name), ``sources`` (name to text), ``params``, ``check`` and ``diff``.
+    :param packed: JSON, compressed, as base64: ``module`` (its full name), ``sources`` (name to text), ``params``, ``check``
+        and ``diff``.
     """
+    call = json.loads(zlib.decompress(base64.b64decode(packed)))
     StandIn.call = call
     basic: Any = ModuleType("ansible.module_utils.basic")
     basic.AnsibleModule = StandIn
