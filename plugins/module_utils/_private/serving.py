@@ -25,15 +25,19 @@ def is_converged(layout: Layout, generation: str, units: dict[str, str]) -> bool
         return False
     if not Generations(layout).live_since():  # a rollout was killed before it could record the switch
         return False
-    if systemd.properties(layout.service(generation), "ActiveState")["ActiveState"] != "active":
-        return False
     if idle_processes(layout, generation) or lost_socket(layout, generation):
         return False
-    for unit in (f"{layout.app}.service", f"{layout.app}.socket"):
-        if systemd.properties(unit, "ActiveState")["ActiveState"] != "active" or not systemd.is_enabled(unit):
-            return False
+    public = public_units(layout.app)
+    states = systemd.states(layout.service(generation), *public)
+    if set(states.values()) != {"active"} or not systemd.are_enabled(*public):
+        return False
     shared_installed = all(installed_text(layout, name) == text for name, text in units.items())
     return shared_installed and not needs_new_socket(layout, units)
+
+
+def public_units(app: str) -> tuple[str, str]:
+    """The unit that starts what is live, and the one of the public socket."""
+    return f"{app}.service", f"{app}.socket"
 
 
 def idle_processes(layout: Layout, generation: str) -> list[str]:
@@ -92,10 +96,12 @@ def damage(layout: Layout, serving: str) -> str:
         return f"{layout.record(serving)} cannot be read"
     if not installed_text(layout, layout.service(serving)):
         return f"{os.path.join(layout.units, layout.service(serving))} is missing or masked"
-    for unit in (f"{layout.app}.service", f"{layout.app}.socket"):
-        if systemd.properties(unit, "ActiveState")["ActiveState"] != "active":
+    public = public_units(layout.app)
+    for unit, state in systemd.states(*public).items():
+        if state != "active":
             return f"{unit} is not active"
-        if not systemd.is_enabled(unit):
+    for unit in public:
+        if not systemd.are_enabled(unit):
             return f"{unit} is not enabled, so that nothing would serve after a boot"
     return lost_socket(layout, serving)
 

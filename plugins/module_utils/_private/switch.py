@@ -20,6 +20,7 @@ from .serving import (
     idle_processes,
     needs_new_socket,
     open_addresses,
+    public_units,
     public_workers,
     wanted_addresses,
 )
@@ -214,7 +215,7 @@ class Switch:
             return
         self.processes.stop(self.drain_seconds)  # it was given the old sockets, and has served nobody
         # What serves keeps its own hold on the old sockets. Alone: stopping these units stops every generation.
-        systemd.systemctl("stop", "--job-mode=ignore-dependencies", *self.public_units())
+        systemd.systemctl("stop", "--job-mode=ignore-dependencies", *public_units(self.layout.app))
         self.processes.install_units()
         systemd.systemctl("start", f"{self.layout.app}.socket")
         self.processes.start_web()
@@ -224,7 +225,7 @@ class Switch:
 
     def rebind_socket(self) -> None:
         """Open the public socket anew, where a new address cannot be open beside an old one: this needs a restart."""
-        systemd.systemctl("stop", *self.public_units(), timeout=self.drain_seconds + STOP_MARGIN)
+        systemd.systemctl("stop", *public_units(self.layout.app), timeout=self.drain_seconds + STOP_MARGIN)
         self.stop_others()  # they are on their way out: wait for it, so that no two versions work at once
         self.processes.stop(self.drain_seconds)
         self.processes.install_units()
@@ -232,14 +233,10 @@ class Switch:
         self.enable_units()
         self.wait_until_public()
 
-    def public_units(self) -> tuple[str, str]:
-        """The unit that starts what is live, and the one of the public socket."""
-        return f"{self.layout.app}.service", f"{self.layout.app}.socket"
-
     def enable_units(self) -> None:
         """Have the app started at boot, and start what of the generation does not run yet."""
-        names = self.public_units()
-        if not all(systemd.is_enabled(name) for name in names):
+        names = public_units(self.layout.app)
+        if not systemd.are_enabled(*names):
             systemd.systemctl("enable", "--quiet", *names)
         systemd.systemctl("start", *names)
         systemd.systemctl("start", self.layout.target(self.generation))

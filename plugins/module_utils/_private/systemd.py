@@ -47,8 +47,9 @@ def properties(unit: str, *names: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
 
-def is_enabled(unit: str) -> bool:
-    return run(["systemctl", "is-enabled", "--quiet", unit]).returncode == 0
+def are_enabled(*units: str) -> bool:
+    """Whether all of these start with the host. Asks the disk, as what systemd remembers does not see a link that was removed."""
+    return run(["systemctl", "is-enabled", *units]).stdout.split() == ["enabled"] * len(units)
 
 
 def instances(app: str, *patterns: str) -> list[str]:

@@ -36,7 +36,7 @@ class FakeSystemd:
         self.wrote: list[str] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("systemctl", "properties", "is_enabled", "instances", "running", "states", "journal"):
+        for name in ("systemctl", "properties", "are_enabled", "instances", "running", "states", "journal"):
             monkeypatch.setattr(systemd, name, getattr(self, name))
         monkeypatch.setattr(by_hand, "show", lambda unit, names: self.systemctl("show", unit, "--property", names))
         monkeypatch.setattr(serving, "is_alive", lambda _pid: True)
@@ -112,8 +112,8 @@ class FakeSystemd:
     def states(self, *units: str) -> dict[str, str]:
         return {unit: self.properties(unit)["ActiveState"] for unit in units}
 
-    def is_enabled(self, unit: str) -> bool:
-        return unit in self.enabled
+    def are_enabled(self, *units: str) -> bool:
+        return set(units) <= self.enabled
 
     def instances(self, app: str) -> list[str]:
         return sorted(
