@@ -5,8 +5,10 @@
 usage: edge.py [--rounds 5] [--seconds 8]
 
 Both run on one node of the lab, in front of the same two nodes, with the same certificate, and wrk asks now one and now the other:
-GET over kept connections, and POST. Writes build/bench/edge.json: rows `{what, rps, p99_ms, by_hand_rps, by_hand_p99_ms, ratio,
-p99_ratio}`, medians over the rounds; a ratio of 0.9 is the budget, of latency it is the one by hand divided by ours.
+GET over kept connections, and POST. By hand there are two: *fast* keeps connections to the app for every method, as many do, and
+*safe* opens one for each POST, as ours does. Then clients post through all three while releases go by and hosts' services are
+restarted by hand. Writes build/bench/edge.json: rows `{what, rps, p99_ms, fast_rps, fast_p99_ms, safe_…, ratio_to_fast, ratio_to_safe}`,
+medians over the rounds (a ratio of 0.9 is the budget), and `{what, event, posts, lost}`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,16 +33,16 @@ os.environ.setdefault("FORGE_TEST_SET", "edgebench")
 
 from conftest import SET, Fleet  # noqa: E402
 from converge import as_root, run  # noqa: E402
-from test_edge import NAME, SETTINGS, certificate  # noqa: E402
-from tiny import write_project  # noqa: E402
+from test_edge import NAME, SETTINGS, certificate, change  # noqa: E402
+from tiny import load, write_project  # noqa: E402
 
 RESULT = REPOSITORY / "build" / "bench" / "edge.json"
 NODES = ("e1=debian12:forge_edge", "w1=debian12:forge_app", "w2=debian13:forge_app")
-PORT = 8443  # of the one by hand
-BY_HAND = """\
+BY_HAND = {"fast": 8443, "safe": 8444}
+CLIENTS = {"post": 6}  # each of whom posts again at once
+CONFIGURATION = """\
 global
     log /dev/log local0
-    stats socket /run/haproxy-by-hand.sock
     maxconn 8000
     ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
 defaults
@@ -48,17 +52,28 @@ defaults
     timeout connect 3s
     timeout client 60s
     timeout server 60s
-frontend https
-    bind :{port} ssl crt /etc/haproxy/forge/certificates/tiny.pem alpn h2,http/1.1
+    balance leastconn
+    option redispatch 1
+    option httpchk GET /-/ready
+frontend fast
+    bind :{fast} ssl crt /etc/haproxy/forge/certificates/tiny.pem alpn h2,http/1.1
     http-request set-header x-forwarded-for %[src]
     http-request set-header x-forwarded-proto https
-    default_backend app
-backend app
-    balance leastconn
+    default_backend kept
+frontend safe
+    bind :{safe} ssl crt /etc/haproxy/forge/certificates/tiny.pem alpn h2,http/1.1
+    http-request set-header x-forwarded-for %[src]
+    http-request set-header x-forwarded-proto https
+    use_backend kept if METH_GET
+    default_backend own
+backend kept
     http-reuse always
-    option httpchk GET /-/ready
     server w1 {w1}:8000 check
     server w2 {w2}:8000 check
+backend own
+    option http-server-close
+    server w1 {w1}:8000 track kept/w1
+    server w2 {w2}:8000 track kept/w2
 """
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 512)\nwrk.path = "/parts"\n'
 
@@ -75,21 +90,58 @@ def measure(url: str, seconds: float, *options: str) -> dict[str, float]:
 
 
 def rounds(addresses: dict[str, str], count: int, seconds: float, *options: str) -> dict[str, Any]:
-    """Medians of both, asked in turns."""
+    """Medians of all, asked in turns."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in addresses}
     for number in range(count):
         for name in sorted(addresses, reverse=bool(number % 2)):
             found[name].append(measure(addresses[name], seconds, *options))
     middle = {
-        name: {what: median(each[what] for each in all_) for what in ("rps", "p99_ms")} for name, all_ in found.items()
+        name: {what: round(median(each[what] for each in all_), 2) for what in ("rps", "p99_ms")}
+        for name, all_ in found.items()
     }
-    ours, by_hand = middle["ours"], middle["by hand"]
+    ours = middle.pop("ours")
     return {
-        **{name: round(value, 2) for name, value in ours.items()},
-        **{f"by_hand_{name}": round(value, 2) for name, value in by_hand.items()},
-        "ratio": round(ours["rps"] / by_hand["rps"], 3),
-        "p99_ratio": round(by_hand["p99_ms"] / ours["p99_ms"], 3),
+        **ours,
+        **{f"{name}_{what}": value for name, each in middle.items() for what, value in each.items()},
+        **{f"ratio_to_{name}": round(ours["rps"] / each["rps"], 3) for name, each in middle.items()},
     }
+
+
+def losses(fleet: Fleet, addresses: dict[str, str], count: int) -> list[dict[str, Any]]:
+    """What is lost through each while releases go by, with their drains, and while services are restarted by hand."""
+
+    def release() -> None:
+        change(fleet)
+        fleet.play("deploy")
+        time.sleep(SETTINGS["forge_drain_seconds"] + 2)
+
+    def restart() -> None:
+        for host in ("w1", "w2"):
+            fleet.on(host, "systemctl restart tiny")
+            time.sleep(2)
+
+    rows = []
+    for event, happen in (("release", release), ("restart", restart)):
+        with ExitStack() as stack:
+            results = {
+                name: stack.enter_context(load(address.removesuffix("/version"), NAME, **CLIENTS))
+                for name, address in addresses.items()
+            }
+            for _ in range(count):
+                happen()
+        for name, result in results.items():
+            lost = result["total_lost"]
+            rows.append(
+                {
+                    "what": name,
+                    "event": f"{count} {event}s",
+                    "posts": result["total"],
+                    "lost": lost,
+                    "how": result["lost"],
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
 
 
 def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
@@ -98,22 +150,25 @@ def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
         settings = {"forge_source": str(source), "forge_workers": 0, **certificate(Path(directory))}
         fleet.variables = {**SETTINGS, **settings}
         fleet.play("site")
-        text = BY_HAND.format(port=PORT, **{host: fleet.address(host) for host in ("w1", "w2")})
+        text = CONFIGURATION.format(**BY_HAND, **{host: fleet.address(host) for host in ("w1", "w2")})
         fleet.on(
             "e1",
             f"cat > /root/by-hand.cfg <<'EOF'\n{text}\nEOF\nsystemd-run --unit by-hand -p LimitNOFILE=20000 haproxy -f /root/by-hand.cfg",
         )
         addresses = {
-            name: f"https://{fleet.address('e1')}:{port}/version" for name, port in (("ours", 443), ("by hand", PORT))
+            name: f"https://{fleet.address('e1')}:{port}/version" for name, port in {"ours": 443, **BY_HAND}.items()
         }
         script = Path(directory, "post.lua")
         script.write_text(POST)
-        fleet.until(lambda: subprocess.run(["curl", "-skf", addresses["by hand"]], capture_output=True).returncode == 0)
-        rows = []
+        for name in BY_HAND:
+            reach = ["curl", "-skf", "-o", "/dev/null", addresses[name]]
+            fleet.until(lambda reach=reach: subprocess.run(reach).returncode == 0)
+        rows: list[dict[str, Any]] = []
         for what, options in (("GET", ()), ("POST", ("--script", str(script)))):
             rows.append({"what": what, **rounds(addresses, given.rounds, given.seconds, *options)})
             print(rows[-1], flush=True)
-            RESULT.write_text(json.dumps(rows, indent=2) + "\n")
+        rows += losses(fleet, addresses, given.rounds)
+        RESULT.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def main() -> None:

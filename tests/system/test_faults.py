@@ -494,6 +494,19 @@ def test_migration_while_the_database_is_down(fleet: Fleet, pair: tuple[str, str
     fleet.until(lambda: fleet.get(NODE, "/readyz").status_code == 200)
 
 
+def test_database_is_restarted_while_it_is_asked(fleet: Fleet, pair: tuple[str, str], database: None) -> None:
+    """What asks it in that moment fails, which is the app's to say; nothing else does, and no worker has to be restarted."""
+    workers = fleet.workers(NODE)
+    with serving(fleet, "database restarted", WITHOUT_DATABASE) as row:
+        fleet.on("db", "systemctl restart postgresql@15-main")
+        fleet.until(lambda: fleet.get(NODE, "/readyz").status_code == 200, 10)
+        row["happened"] = "the app's pool connected anew"
+    with serving(fleet, "after that") as row:
+        time.sleep(2)
+        row["happened"] = "nothing"
+    assert fleet.workers(NODE) == workers
+
+
 def test_database_ahead_of_the_code(fleet: Fleet, pair: tuple[str, str], database: None) -> None:
     """After a rollback: the code does not know the schema. A migration says so; a rollback refuses until it is told."""
     sql(fleet, "update alembic_version set version_num = '0002'")

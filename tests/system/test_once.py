@@ -281,6 +281,35 @@ def test_one_is_kept_running_and_another_host_takes_over(once: Fleet) -> None:
     assert running() == alive
 
 
+def test_a_host_with_an_older_release_leaves_it_to_the_others(once: Fleet) -> None:
+    """One that was away when they got the newer one; not when none of them is left."""
+    old, newer = "o3", ("o1", "o2")
+    Path(once.variables["forge_source"], "shop", "version.py").write_text(f"VERSION = {time.time()}\n")
+    once.play("deploy", limit=",".join(newer))
+    assert live(once, old) != live(once, newer[0])
+    began = (time.time() // PERIOD + 1) * PERIOD
+    time.sleep(began - time.time() + 4 * PERIOD + 6)
+    found = runs(once, began)
+    assert set(found.values()) == {1}, found
+    assert len(found) >= 3, found
+    assert said(once, "often", "begins", began, (old,)) == []
+    once.until(
+        lambda: once.on(old, "pgrep -f '^python -m shop.job beat' || true") == "", what="the one that is kept running"
+    )
+    # None of them has looked for ten minutes.
+    for host in newer:
+        once.on(host, "systemctl stop shop")
+    stopped = time.time()
+    sql(once, "UPDATE thecodeforge_shop.processes SET looked = now() - interval '11 minutes'")
+    once.until(lambda: said(once, "often", "ends", stopped + PERIOD, (old,)), 60, what="a run on the host that is left")
+    began = time.time()
+    for host in newer:
+        once.on(host, "systemctl start shop")
+    once.until(lambda: said(once, "often", "ends", began + PERIOD, newer), 60, what="a run with the newer release")
+    Path(once.variables["forge_source"], "shop", "version.py").write_text(f"VERSION = {time.time()}\n")
+    once.play("deploy")
+
+
 def test_run_now(once: Fleet) -> None:
     began = time.time()
     run = once.play("run", process="yearly")

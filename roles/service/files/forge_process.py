@@ -11,7 +11,9 @@
 
 The hosts agree by a row of the app's PostgreSQL database, in a schema of its own. Who runs a process says there every few seconds
 that it is still at it. When that ends, as with a host that is gone, another one takes over; and one that cannot say it any longer
-ends its process before that. Times are those of the database, but for when a process is due, which is systemd's on each host.
+ends its process before that. A host with an older release, as it was away when the others got the newer one, leaves the process to
+them, as long as one of them looks for it. Times are those of the database, but for when a process is due, which is systemd's on each
+host, and since when a release is live there.
 """
 
 from __future__ import annotations
@@ -42,9 +44,11 @@ BEAT = 10.0  # seconds between two signs of life
 END, KILL, LEASE = 40.0, 50.0, 60.0  # seconds since the last one: end the process; kill it; another host may take over
 WAIT = 5.0  # seconds between two tries to take over a process that is kept running
 LOOK = 300  # seconds between two looks for a run that was missed, as in generation_units
+GONE = 2 * LOOK  # seconds after which no host with the newer release is taken to be left
 TRIES = 3  # of one run, whose hosts go away before it has ended
 PATIENCE = 30.0  # seconds for which the database is tried again
 NOT_RUN = 75  # exit status, EX_TEMPFAIL of sysexits(3): somebody else is at it
+OLDER = "a host with a newer release runs it"
 ASKED = 10.0  # seconds for which a request to run now holds
 TELL_SECONDS = 30
 SHORTEST = 4  # characters of a part of a password: fewer would garble what is said, and tell nobody much
@@ -79,6 +83,14 @@ def last_due(schedule: str, now: float) -> str:
     return ""
 
 
+def live_since() -> float:
+    """When the generation that is live on this host began to be that (seconds since the epoch)."""
+    try:
+        return os.lstat(os.environ.get("FORGE_WORKER_CURRENT", "")).st_mtime
+    except OSError:
+        return 0.0
+
+
 def literal(value: str) -> str:
     return "'{}'".format(value.replace("'", "''"))
 
@@ -101,6 +113,8 @@ class Row:
         self.process = literal(process)
         self.run = literal(str(uuid.uuid4()))
         self.host = literal(socket.gethostname())
+        self.generation = literal(re.sub(r"-2\Z", "", os.environ.get("FORGE_WORKER_GENERATION", "")))  # a twin is the same
+        self.since = f"to_timestamp({live_since():.3f})"
         self._ask: Ask | None = None
 
     def ask(self, statement: str) -> Any:
@@ -149,7 +163,8 @@ class Row:
                 self.ask_again(f"CREATE SCHEMA IF NOT EXISTS {schema}", 0)
             self.ask_again(
                 f"CREATE TABLE IF NOT EXISTS {self.table} (process text PRIMARY KEY, schedule text NOT NULL, due timestamptz NOT NULL, "
-                "tries int NOT NULL, host text, run text, started timestamptz, seen timestamptz, ended timestamptz, result text)",
+                "tries int NOT NULL, host text, run text, started timestamptz, seen timestamptz, ended timestamptz, result text, "
+                "generation text, since timestamptz, looked timestamptz)",
                 3,
             )
         meets = "UPDATE SET schedule = excluded.schedule, due = now() WHERE processes.schedule <> excluded.schedule"
@@ -158,6 +173,25 @@ class Row:
             f"VALUES ({self.process}, {literal(schedule)}, now(), 0, now()) "
             f"ON CONFLICT (process) DO {meets if changes else 'NOTHING'}"
         )
+
+    def look(self) -> bool:
+        """Say which generation is live here, and return whether no other host has a newer one, and looks for the process."""
+        is_news = f"(generation IS DISTINCT FROM {self.generation} OR looked < now() - interval '{LEASE:.0f} seconds')"
+        self.ask_again(
+            f"UPDATE {self.table} SET since = CASE WHEN generation = {self.generation} THEN greatest(since, {self.since}) "
+            f"ELSE {self.since} END, generation = {self.generation}, looked = now() "
+            f"WHERE process = {self.process} AND {self.newest()} AND {is_news}"
+        )
+        return bool(self.ask_again(f"SELECT 1 FROM {self.table} WHERE process = {self.process} AND {self.newest()}"))
+
+    def newest(self) -> str:
+        return (
+            f"(generation IS NULL OR generation = {self.generation} OR since <= {self.since} "
+            f"OR looked < now() - interval '{GONE} seconds')"
+        )
+
+    def is_newest(self) -> bool:
+        return bool(self.ask(f"SELECT 1 FROM {self.table} WHERE process = {self.process} AND {self.newest()}"))
 
     def take(self, due: str = "", now: bool = False) -> bool:
         """Begin a run, unless another host is at it, or has run what is due.
@@ -195,7 +229,10 @@ class Row:
 
     def is_ours(self) -> bool:
         """Say that we are still at it; false when another host has taken over."""
-        return bool(self.ask(f"UPDATE {self.table} SET seen = now() WHERE process = {self.process} AND run = {self.run} RETURNING 1"))
+        looks = f"looked = CASE WHEN generation = {self.generation} THEN now() ELSE looked END"
+        return bool(
+            self.ask(f"UPDATE {self.table} SET seen = now(), {looks} WHERE process = {self.process} AND run = {self.run} RETURNING 1")
+        )
 
     def end(self, result: str) -> None:
         """Say that the run is over. What was due meanwhile is not made up for, as systemd does not."""
@@ -215,12 +252,12 @@ class Row:
 class Lease(threading.Thread):
     """Says every few seconds that we are still at it, on a connection of its own: one that hangs holds up nothing else."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, yields: bool) -> None:
         super().__init__(daemon=True)
-        self.row = copy.copy(row)
+        self.row, self.yields = copy.copy(row), yields
         self.row.let_go()
         self.seen = time.monotonic()
-        self.taken_over = False
+        self.taken_over = self.is_older = False
 
     def run(self) -> None:
         while not self.taken_over:
@@ -228,25 +265,29 @@ class Lease(threading.Thread):
             began = time.monotonic()
             with contextlib.suppress(Exception):  # it is tried again
                 self.taken_over = not self.row.is_ours()
+                self.is_older = self.yields and not self.row.is_newest()
                 self.seen = began
 
     def problem(self) -> str:
         """Why the process must end; empty while it need not."""
         if self.taken_over:
             return "another host has taken it over"
+        if self.is_older:
+            return OLDER
         return f"the database was not to be reached for {END:.0f} s" if self.age() > END else ""
 
     def age(self) -> float:
         return time.monotonic() - self.seen
 
 
-def run_leased(row: Row, words: list[str], due: str = "") -> int:
+def run_leased(row: Row, words: list[str], due: str = "", yields: bool = False) -> int:
     """Run a command while the lease lasts; return the exit status for systemd.
 
     :param due: when it was due; the command is told so.
+    :param yields: whether it is left to a newer release while it runs, as what is kept running; what has a schedule is finished.
     """
     row.let_go()  # it may be hours
-    lease = Lease(row)
+    lease = Lease(row, yields)
     child = subprocess.Popen(["/usr/bin/env", "--", f"FORGE_DUE={due}", *words])
     stopped = []
 
@@ -270,7 +311,10 @@ def run_leased(row: Row, words: list[str], due: str = "") -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is to be said yet is not worth waiting for
     if problem:
         say(f"{shlex.join(words)} was ended: {problem}.")
-        return 1
+        if problem == OLDER:
+            with contextlib.suppress(CannotAgree):
+                row.give_back()
+        return int(problem != OLDER)
     status = status if status >= 0 else 128 - status
     try:
         if stopped and status:
@@ -295,7 +339,8 @@ def scheduled(app: str, process: str, schedule: str, words: list[str]) -> int:
     row = Row(app, process)
     try:
         row.make(schedule)
-        if (due or now) and row.take(due, now):
+        is_newest = row.look()
+        if (now or (due and is_newest)) and row.take(due, now):
             return run_leased(row, words, due)
         if now:
             say(f"It runs on {row.runner() or 'another host'}.")
@@ -315,16 +360,17 @@ def kept(app: str, process: str, words: list[str]) -> int:
     while True:
         try:
             row.make("", 0)
-            if row.take():
+            is_newest = row.look()
+            if is_newest and row.take():
                 break
-            seen = f"It runs on {row.runner() or 'another host'}: this one stands by."
+            seen = f"It runs on {row.runner() or 'another host'}: this one stands by." if is_newest else f"It waits: {OLDER}."
         except CannotAgree as error:
             seen = f"It waits, as the hosts cannot agree on who runs it: {error}."
         if seen != told:
             say(seen)
             told = seen
         time.sleep(WAIT)
-    return run_leased(row, words)
+    return run_leased(row, words, yields=True)
 
 
 def check(app: str, process: str, schedule: str) -> int:

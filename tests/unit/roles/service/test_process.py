@@ -65,8 +65,8 @@ def test_a_schedule_is_that_of_the_hosts_own_time(module: Any, monkeypatch: pyte
 class Row:
     """What the hosts agree by, where nobody else is at it, or somebody has taken over."""
 
-    def __init__(self, ours: bool = True) -> None:
-        self.ours, self.told = ours, list[str]()
+    def __init__(self, ours: bool = True, newest: bool = True) -> None:
+        self.ours, self.newest, self.told = ours, newest, list[str]()
 
     def let_go(self) -> None:
         pass
@@ -75,6 +75,9 @@ class Row:
         if isinstance(self.ours, Exception):
             raise self.ours
         return self.ours
+
+    def is_newest(self) -> bool:
+        return self.newest
 
     def end(self, result: str) -> None:
         self.told.append(result)
@@ -119,6 +122,19 @@ def test_what_is_stopped_is_given_back_unless_it_ends_well(quick: Any, script: s
     threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert quick.run_leased(row, ["sh", "-c", script]) == 0
     assert row.told == told
+
+
+def test_what_is_kept_running_is_left_to_a_newer_release(quick: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    row = Row(newest=False)
+    assert quick.run_leased(row, ["sleep", "60"], yields=True) == 0, "no failure"
+    assert row.told == ["given back"], "at once"
+    assert capsys.readouterr().out == "sleep 60 was ended: a host with a newer release runs it.\n"
+
+
+def test_what_has_a_schedule_is_finished_beside_a_newer_release(quick: Any) -> None:
+    row = Row(newest=False)
+    assert quick.run_leased(row, ["sleep", "0.7"], "2026-11-29T03:00:00+00:00") == 0
+    assert row.told == ["succeeded"]
 
 
 @pytest.mark.parametrize(
