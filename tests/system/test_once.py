@@ -371,3 +371,48 @@ def test_hosts_that_cannot_agree_are_said_before_anything_is_changed(
     assert re.search(r"forge_processes: (often|yearly|beat): once: the hosts cannot agree", run.said())
     assert "hunter22" not in run.output
     assert [live(once, host) for host in HOSTS] == before
+
+
+POOL = """
+set -e
+apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null
+cat > /etc/pgbouncer/pgbouncer.ini <<'INI'
+[databases]
+shop = host=127.0.0.1 port=5432 dbname=shop user=shop password={password}
+[pgbouncer]
+listen_addr = *
+listen_port = 6432
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+ignore_startup_parameters = extra_float_digits
+INI
+systemctl restart pgbouncer
+"""
+
+
+def test_through_a_pool_of_transactions_and_with_another_driver(once: Fleet) -> None:
+    """asyncpg prepares statements, which such a pool forgets, unless it is told not to."""
+    environment = once.on("o1", f"cat /srv/shop/generations/{live(once, 'o1')}/environment")
+    password = re.search(r"postgresql://shop:([^@]+)@", environment)
+    assert password
+    once.on("od", POOL.format(password=password[1]))
+    write_project(Path(once.variables["forge_source"]), "gunicorn", "uvicorn-worker", "asyncpg", job=JOB)
+    pooled = "{{ forge_database_url | replace(':5432/', ':6432/') }}"
+    before = once.variables["forge_environment"]
+    once.variables["forge_environment"] = {**before, "DATABASE_URL": pooled}
+    try:
+        once.play("deploy")
+        assert once.on("o1", "python3 -c 'import asyncpg' 2>&1 || true"), "of the layer, not of the host"
+        began = (time.time() // PERIOD + 1) * PERIOD
+        time.sleep(began - time.time() + 4 * PERIOD + 6)
+        found = runs(once, began)
+        assert set(found.values()) == {1}, found
+        assert len(found) >= 3, found
+        assert row(once, "often")["result"] == "succeeded"
+        once.until(lambda: [host for host in HOSTS if once.on(host, "pgrep -f '^python -m shop.job beat' || true")], 90)
+        clients = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND host(client_addr) <> '127.0.0.1'"
+        assert sql(once, clients) == "0", "all through the pool"
+        assert once.play("status", check=False).rc == 0
+    finally:
+        once.variables["forge_environment"] = before
