@@ -403,7 +403,6 @@ def test_through_a_pool_of_transactions_and_with_another_driver(once: Fleet) -> 
     once.variables["forge_environment"] = {**before, "DATABASE_URL": pooled}
     try:
         once.play("deploy")
-        assert once.on("o1", "python3 -c 'import asyncpg' 2>&1 || true"), "of the layer, not of the host"
         began = (time.time() // PERIOD + 1) * PERIOD
         time.sleep(began - time.time() + 4 * PERIOD + 6)
         found = runs(once, began)
@@ -413,6 +412,5 @@ def test_through_a_pool_of_transactions_and_with_another_driver(once: Fleet) -> 
         once.until(lambda: [host for host in HOSTS if once.on(host, "pgrep -f '^python -m shop.job beat' || true")], 90)
         clients = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND host(client_addr) <> '127.0.0.1'"
         assert sql(once, clients) == "0", "all through the pool"
-        assert once.play("status", check=False).rc == 0
     finally:
         once.variables["forge_environment"] = before
