@@ -89,7 +89,7 @@ def lonely(box: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Lonely:
 
 
 def test_common_alone_gathers_facts(lonely: Lonely) -> None:
-    facts = lonely.use("common", "forge_host_facts", entry_point="gather")
+    facts = lonely.use("common", "forge_host_facts")
     assert (facts["host"]["os"]["id"], facts["host"]["os"]["version"]) == ("debian", "12")
     assert facts["host"]["python"]["path"] == "/usr/bin/python3"
 
