@@ -432,6 +432,22 @@ def test_host_that_missed_a_release_gets_nothing_until_it_has_it(edged: Fleet) -
     assert [run.changed(node) for node in (*EDGES, *HOSTS)] == [0] * 4
 
 
+def test_edge_that_was_away_when_a_host_missed_a_release_holds_it_too(edged: Fleet) -> None:
+    for node in ("w2", "e2"):
+        edged.lab("stop", node)
+    change(edged)
+    edged.play("deploy", forge_unreachable="go_on")
+    edged.lab("start", "e2")
+    edged.until(lambda: edged.on("e2", "systemctl is-active haproxy", check=False) == "active", 60)
+    edged.play("deploy", forge_unreachable="go_on")
+    held = 'python3 -c \'import json; print(json.load(open("/etc/haproxy/forge/apps/tiny.json"))["held"])\''
+    assert [edged.on(edge, held) for edge in EDGES] == ["['w2']"] * 2
+    edged.lab("start", "w2")
+    edged.until(lambda: edged.on("w2", "systemctl is-active tiny", check=False) == "active", 60)
+    edged.play("deploy")
+    assert [edged.on(edge, held) for edge in EDGES] == ["[]"] * 2
+
+
 def test_hosts_are_patched_one_after_the_other(edged: Fleet) -> None:
     refused = edged.play("patch", check=False, forge_min_serving=2)
     assert refused.rc

@@ -12,6 +12,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.absence_problem imp
 from ansible_collections.thecodeforge.fastapi.plugins.filter.answering import answering
 from ansible_collections.thecodeforge.fastapi.plugins.filter.certbot_cause import certbot_cause
 from ansible_collections.thecodeforge.fastapi.plugins.filter.edge_addresses import edge_addresses
+from ansible_collections.thecodeforge.fastapi.plugins.filter.edge_holds import edge_holds
 from ansible_collections.thecodeforge.fastapi.plugins.filter.edge_servers import edge_servers
 from ansible_collections.thecodeforge.fastapi.plugins.filter.edges_to_tell import edges_to_tell
 from ansible_collections.thecodeforge.fastapi.plugins.filter.http_answer import http_answer
@@ -157,3 +158,10 @@ def test_edges_that_can_be_told_are_those_that_answer_and_have_haproxy() -> None
     facts = [{}, {"unanswered": "no route"}, {"host": {}}, {"host": {}}]
     results = [{}, {}, {"installed": False}, {"installed": True}]
     assert edges_to_tell(["e1", "e2", "e3", "e4"], facts, results) == ["e1", "e4"]
+
+
+def test_what_one_edge_holds_all_do_and_what_has_caught_up_none() -> None:
+    held = [{"held": ["web2", "web3"]}, {"held": ["web2"]}, {}, {"how": "nothing", "held": ["web2", "web3"]}]
+    assert edge_holds(held, ["web1"]) == {"hold": ["web3"], "lift": []}
+    assert edge_holds(held, ["web1", "web3"]) == {"hold": [], "lift": ["web3"]}
+    assert edge_holds([{"held": []}, {}], ["web1"]) == edge_holds([], []) == {"hold": [], "lift": []}
