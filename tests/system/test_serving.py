@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import HOSTS, Fleet
+from tiny import load
 
 
 def test_second_run_changes_nothing(fleet: Fleet) -> None:
@@ -34,6 +35,23 @@ def test_dead_worker_is_replaced_and_the_master_serves_on(fleet: Fleet, signal: 
     fleet.until(lambda: workers[0] not in fleet.workers("app12") and len(fleet.workers("app12")) == len(workers))
     assert fleet.master("app12") == master
     assert fleet.get("app12", "/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_socket_stays_open_in_a_restart_and_not_in_a_stop(fleet: Fleet, host: str) -> None:
+    """Versions of systemd differ in what a restart stops."""
+    opened = "systemctl show forge.socket -P ActiveEnterTimestampMonotonic"
+    before = fleet.on(host, opened)
+    with load(fleet.url(host, "")) as result:
+        for verb in ("restart", "try-restart", "reload-or-restart"):
+            fleet.on(host, f"systemctl {verb} forge")
+            fleet.until(lambda: fleet.get(host, "/healthz").status_code == 200)
+    assert result["lost"] == {}
+    assert fleet.on(host, opened) == before
+    fleet.on(host, "systemctl stop forge")
+    fleet.until(lambda: fleet.on(host, "systemctl is-active forge.socket", check=False) == "inactive", 5)
+    fleet.on(host, "systemctl start forge")
+    fleet.until(lambda: fleet.get(host, "/healthz").status_code == 200)
 
 
 def test_dead_master_comes_back(fleet: Fleet) -> None:
