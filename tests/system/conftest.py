@@ -191,8 +191,9 @@ def nodes() -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Fleet]:
-    """One virgin node by itself, for apps without a database."""
-    with Fleet(lab_set=f"{SET}box", without_database=True).with_nodes("box=debian12:forge_app") as alone:
+    """One virgin node by itself, for apps without a database. FORGE_TEST_BOX says which system it has."""
+    spec = f"box={os.environ.get('FORGE_TEST_BOX', 'debian12')}:forge_app"
+    with Fleet(lab_set=f"{SET}box", without_database=True).with_nodes(spec) as alone:
         yield alone
 
 
