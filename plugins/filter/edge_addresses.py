@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,8 +14,8 @@ short_description: Addresses from which edges reach the app
 version_added: 1.1.0
 author: The Code Forge (@thecodeforge)
 description:
-  - Those that the inventory gives, or all addresses of the edges. It fails in one sentence where one was not looked at, as a
-    release without its addresses would not trust it.
+  - Those that the inventory gives, or all addresses of the edges. Of one that was not looked at, as it is away, those by which a host
+    of the app knows it; where that knows none it fails in one sentence, as a release without its addresses would not trust it.
 options:
   _input:
     description: Names of the hosts that are edges.
@@ -28,6 +29,15 @@ options:
     required: true
   given:
     description: The variable C(forge_edge_addresses).
+    type: list
+    elements: str
+    default: []
+  host:
+    description: What M(thecodeforge.fastapi.host_info) says of a host of the app.
+    type: dict
+    default: {}
+  clients:
+    description: The variable C(forge_clients), which that host lets in, too.
     type: list
     elements: str
     default: []
@@ -48,21 +58,30 @@ _value:
 
 
 def edge_addresses(
-    edges: Iterable[str], facts: Iterable[Mapping[str, Any]], given: list[str] | None = None
+    edges: Iterable[str],
+    facts: Iterable[Mapping[str, Any]],
+    given: list[str] | None = None,
+    host: Mapping[str, Any] | None = None,
+    clients: Iterable[str] = (),
 ) -> list[str]:
     """
-    :raises AnsibleFilterError: where an edge was not looked at and no addresses are given.
+    :raises AnsibleFilterError: where an edge was not looked at, the host knows none, and no addresses are given.
     """
     seen = {edge: found.get("host") for edge, found in zip(edges, facts, strict=True)}
     if given:
         return sorted(set(given)) if seen else []
-    unseen = [edge for edge, host in seen.items() if not host]
+    addresses = {address for found in seen.values() if found for address in found["addresses"]}
+    unseen = [edge for edge, found in seen.items() if not found]
     if unseen:
-        raise AnsibleFilterError(
-            f"{', '.join(unseen)} was not looked at, so the addresses of the edges are not known: do not leave it out by "
-            "--limit, or name them in forge_edge_addresses. Nothing was changed."
-        )
-    return sorted({address for host in seen.values() if host for address in host["addresses"]})
+        allowed = set(re.findall(r"^IPAddressAllow=(.+)$", (host or {}).get("clients", ""), re.MULTILINE))
+        known = allowed - addresses - {"localhost", *(host or {}).get("addresses", []), *map(str, clients)}
+        if not known:
+            raise AnsibleFilterError(
+                f"{', '.join(unseen)} was not looked at, so the addresses of the edges are not known: do not leave it out by "
+                "--limit, or name them in forge_edge_addresses. Nothing was changed."
+            )
+        addresses |= known
+    return sorted(addresses)
 
 
 class FilterModule:

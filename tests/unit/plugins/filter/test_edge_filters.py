@@ -29,6 +29,18 @@ def test_addresses_of_edges_are_theirs_or_those_that_are_given() -> None:
         edge_addresses(["e1", "e2"], [facts[0], {"unanswered": "no route"}])
 
 
+def test_an_edge_that_is_away_keeps_the_addresses_by_which_a_host_knows_it() -> None:
+    """So that a release goes on without it, and is the same release when it is back."""
+    facts = [{"host": {"addresses": ["192.0.2.1"]}}, {"host": {"addresses": ["192.0.2.2", "2001:db8::2"]}}]
+    everybody = edge_addresses(["e1", "e2"], facts)
+    host = {"addresses": ["192.0.2.7"], "clients": socket_clients(everybody, "shop", ["192.0.2.7"], ["10.0.0.0/8"])}
+    away = [facts[0], {"unanswered": "no route"}]
+    assert edge_addresses(["e1", "e2"], away, host=host, clients=["10.0.0.0/8"]) == everybody
+    new = {"addresses": ["192.0.2.8"], "clients": ""}
+    with pytest.raises(AnsibleFilterError, match="e2 was not looked at, so the addresses of the edges are not known"):
+        edge_addresses(["e1", "e2"], away, host=new)
+
+
 @pytest.mark.parametrize(
     ("host", "address"),
     [
