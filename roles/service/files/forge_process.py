@@ -84,7 +84,7 @@ def last_due(schedule: str, now: float) -> str:
 
 
 def live_since() -> float:
-    """When the generation that is live on this host began to be that (seconds since the epoch)."""
+    """When what is live on this host began to be that (seconds since the epoch)."""
     try:
         return os.lstat(os.environ.get("FORGE_WORKER_CURRENT", "")).st_mtime
     except OSError:
@@ -113,7 +113,7 @@ class Row:
         self.process = literal(process)
         self.run = literal(str(uuid.uuid4()))
         self.host = literal(socket.gethostname())
-        self.generation = literal(re.sub(r"-2\Z", "", os.environ.get("FORGE_WORKER_GENERATION", "")))  # a twin is the same
+        self.release = literal(os.environ.get("FORGE_WORKER_GENERATION", "").partition("-")[0])  # generations differ by host
         self.since = f"to_timestamp({live_since():.3f})"
         self._ask: Ask | None = None
 
@@ -164,7 +164,7 @@ class Row:
             self.ask_again(
                 f"CREATE TABLE IF NOT EXISTS {self.table} (process text PRIMARY KEY, schedule text NOT NULL, due timestamptz NOT NULL, "
                 "tries int NOT NULL, host text, run text, started timestamptz, seen timestamptz, ended timestamptz, result text, "
-                "generation text, since timestamptz, looked timestamptz)",
+                "release text, since timestamptz, looked timestamptz)",
                 3,
             )
         meets = "UPDATE SET schedule = excluded.schedule, due = now() WHERE processes.schedule <> excluded.schedule"
@@ -175,18 +175,18 @@ class Row:
         )
 
     def look(self) -> bool:
-        """Say which generation is live here, and return whether no other host has a newer one, and looks for the process."""
-        is_news = f"(generation IS DISTINCT FROM {self.generation} OR looked < now() - interval '{LEASE:.0f} seconds')"
+        """Say which release is live here, and return whether no other host has a newer one, and looks for the process."""
+        is_news = f"(release IS DISTINCT FROM {self.release} OR looked < now() - interval '{LEASE:.0f} seconds')"
         self.ask_again(
-            f"UPDATE {self.table} SET since = CASE WHEN generation = {self.generation} THEN greatest(since, {self.since}) "
-            f"ELSE {self.since} END, generation = {self.generation}, looked = now() "
+            f"UPDATE {self.table} SET since = CASE WHEN release = {self.release} THEN greatest(since, {self.since}) "
+            f"ELSE {self.since} END, release = {self.release}, looked = now() "
             f"WHERE process = {self.process} AND {self.newest()} AND {is_news}"
         )
         return bool(self.ask_again(f"SELECT 1 FROM {self.table} WHERE process = {self.process} AND {self.newest()}"))
 
     def newest(self) -> str:
         return (
-            f"(generation IS NULL OR generation = {self.generation} OR since <= {self.since} "
+            f"(release IS NULL OR release = {self.release} OR since <= {self.since} "
             f"OR looked < now() - interval '{GONE} seconds')"
         )
 
@@ -229,7 +229,7 @@ class Row:
 
     def is_ours(self) -> bool:
         """Say that we are still at it; false when another host has taken over."""
-        looks = f"looked = CASE WHEN generation = {self.generation} THEN now() ELSE looked END"
+        looks = f"looked = CASE WHEN release = {self.release} THEN now() ELSE looked END"
         return bool(
             self.ask(f"UPDATE {self.table} SET seen = now(), {looks} WHERE process = {self.process} AND run = {self.run} RETURNING 1")
         )
