@@ -156,17 +156,18 @@ class Row:
 
         :param changes: whether another schedule begins anew.
         """
-        exists = f"SELECT to_regclass({literal(self.table)}) IS NOT NULL"
+        exists = f"SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass({literal(self.table)}) AND attname = 'looked'"
         if not self.ask_again(exists, seconds):
             schema = self.table.rpartition(".")[0]
             with contextlib.suppress(CannotAgree):  # another host makes it at the same time; else the next statement says why
                 self.ask_again(f"CREATE SCHEMA IF NOT EXISTS {schema}", 0)
             self.ask_again(
                 f"CREATE TABLE IF NOT EXISTS {self.table} (process text PRIMARY KEY, schedule text NOT NULL, due timestamptz NOT NULL, "
-                "tries int NOT NULL, host text, run text, started timestamptz, seen timestamptz, ended timestamptz, result text, "
-                "release text, since timestamptz, looked timestamptz)",
+                "tries int NOT NULL, host text, run text, started timestamptz, seen timestamptz, ended timestamptz, result text)",
                 3,
             )
+            newer = ("release text", "since timestamptz", "looked timestamptz")  # than a table that is there already may be
+            self.ask_again(f"ALTER TABLE {self.table} {', '.join(f'ADD COLUMN IF NOT EXISTS {each}' for each in newer)}", 3)
         meets = "UPDATE SET schedule = excluded.schedule, due = now() WHERE processes.schedule <> excluded.schedule"
         self.ask_again(
             f"INSERT INTO {self.table} (process, schedule, due, tries, ended) "
