@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
+from ..plugin_utils._private.socket_clients import edges_in
 
 DOCUMENTATION = r"""
 name: edge_addresses
@@ -36,11 +37,6 @@ options:
     description: What M(thecodeforge.fastapi.host_info) says of a host of the app.
     type: dict
     default: {}
-  clients:
-    description: The variable C(forge_clients), which that host lets in, too.
-    type: list
-    elements: str
-    default: []
 """
 
 EXAMPLES = r"""
@@ -62,7 +58,6 @@ def edge_addresses(
     facts: Iterable[Mapping[str, Any]],
     given: list[str] | None = None,
     host: Mapping[str, Any] | None = None,
-    clients: Iterable[str] = (),
 ) -> list[str]:
     """
     :raises AnsibleFilterError: where an edge was not looked at, the host knows none, and no addresses are given.
@@ -73,9 +68,8 @@ def edge_addresses(
     addresses = {address for found in seen.values() if found for address in found["addresses"]}
     unseen = [edge for edge, found in seen.items() if not found]
     if unseen:
-        allowed = set(re.findall(r"^IPAddressAllow=(.+)$", (host or {}).get("clients", ""), re.MULTILINE))
-        known = allowed - addresses - {"localhost", *(host or {}).get("addresses", []), *map(str, clients)}
-        if not known:
+        known = edges_in((host or {}).get("clients", ""))
+        if not known - addresses:
             raise AnsibleFilterError(
                 f"{', '.join(unseen)} was not looked at, so the addresses of the edges are not known: do not leave it out by "
                 "--limit, or name them in forge_edge_addresses. Nothing was changed."

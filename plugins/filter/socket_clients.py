@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..module_utils._private.ownership import mark
+from ..plugin_utils._private.socket_clients import drop_in
 
 DOCUMENTATION = r"""
 name: socket_clients
@@ -58,21 +58,7 @@ def socket_clients(
 ) -> str:
     if not has_edges or "any" in (clients or []):
         return ""
-    allowed = sorted({*edges, *own, *map(str, clients or [])})
-    lines = [
-        f"# {mark(app)}: changes by hand are replaced",
-        "# Who may reach the app: its edges and who is named in forge_clients",
-    ]
-    return "\n".join(
-        [
-            *lines,
-            "[Socket]",
-            "IPAddressDeny=any",
-            "IPAddressAllow=localhost",
-            *(f"IPAddressAllow={each}" for each in allowed),
-            "",
-        ]
-    )
+    return drop_in(app, edges, [*own, *map(str, clients or [])])
 
 
 class FilterModule:

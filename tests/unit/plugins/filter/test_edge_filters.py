@@ -30,15 +30,18 @@ def test_addresses_of_edges_are_theirs_or_those_that_are_given() -> None:
 
 
 def test_an_edge_that_is_away_keeps_the_addresses_by_which_a_host_knows_it() -> None:
-    """So that a release goes on without it, and is the same release when it is back."""
+    """So that a release goes on without it, and is the same release when it is back. Who else may is no edge."""
     facts = [{"host": {"addresses": ["192.0.2.1"]}}, {"host": {"addresses": ["192.0.2.2", "2001:db8::2"]}}]
     everybody = edge_addresses(["e1", "e2"], facts)
     host = {"addresses": ["192.0.2.7"], "clients": socket_clients(everybody, "shop", ["192.0.2.7"], ["10.0.0.0/8"])}
     away = [facts[0], {"unanswered": "no route"}]
-    assert edge_addresses(["e1", "e2"], away, host=host, clients=["10.0.0.0/8"]) == everybody
-    new = {"addresses": ["192.0.2.8"], "clients": ""}
-    with pytest.raises(AnsibleFilterError, match="e2 was not looked at, so the addresses of the edges are not known"):
-        edge_addresses(["e1", "e2"], away, host=new)
+    assert edge_addresses(["e1", "e2"], away, host=host) == everybody
+    of_e1_alone = socket_clients(["192.0.2.1"], "shop", ["192.0.2.8"], ["192.0.2.2"])
+    for text in ("", of_e1_alone, "[Socket]\nIPAddressAllow=192.0.2.2\n"):
+        with pytest.raises(
+            AnsibleFilterError, match="e2 was not looked at, so the addresses of the edges are not known"
+        ):
+            edge_addresses(["e1", "e2"], away, host={"addresses": ["192.0.2.8"], "clients": text})
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,8 @@ def test_only_edges_the_host_itself_and_who_is_named_reach_the_app() -> None:
     text = socket_clients(["192.0.2.1"], "shop", ["192.0.2.7"], ["198.51.100.0/24", "192.0.2.1"])
     assert text.startswith("# Managed by thecodeforge.fastapi for app shop:")
     assert text.endswith(
-        "[Socket]\nIPAddressDeny=any\nIPAddressAllow=localhost\nIPAddressAllow=192.0.2.1\nIPAddressAllow=192.0.2.7\n"
+        "[Socket]\nIPAddressDeny=any\n# Its edges\nIPAddressAllow=192.0.2.1\n"
+        "# Its own host, and who is named in forge_clients\nIPAddressAllow=localhost\nIPAddressAllow=192.0.2.7\n"
         "IPAddressAllow=198.51.100.0/24\n"
     )
     assert socket_clients(["192.0.2.1"], "shop", ["192.0.2.7"], ["any"]) == ""

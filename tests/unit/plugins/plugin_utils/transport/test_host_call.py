@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -168,6 +169,21 @@ def imported_by(utility: str) -> set[str]:
 def test_each_way_to_import_is_understood(statement: str, found: list[str]) -> None:
     names = list(host_call.imports_of(f"{PACKAGE}.modules.any", statement))
     assert names == [f"{PACKAGE}.{name}" for name in found]
+
+
+@pytest.mark.parametrize("module", HOST_MODULES)
+def test_no_import_is_overlooked(module: str) -> None:
+    """They are looked for by lines, and not as Python reads them."""
+    for name, text in sources_of(f"{PACKAGE}.modules.{module}").items():
+        read = {
+            each
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ImportFrom) and node.level
+            for origin in [resolve_name("." * node.level + (node.module or ""), name.rpartition(".")[0])]
+            for each in [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+            if host_call.path_of(each).is_file()
+        }
+        assert set(host_call.imports_of(name, text)) == read, name
 
 
 def test_imports_beside_a_utility_are_understood() -> None:
