@@ -161,7 +161,7 @@ def imported_by(utility: str) -> set[str]:
     [
         ("from ..module_utils._private.layout import Layout", ["module_utils._private.layout"]),
         ("from ..module_utils._private import layout, records", ["module_utils._private.layout", "module_utils._private.records"]),
-        ("from ..module_utils._private import (\n    layout,  # why\n    records,\n)", ["module_utils._private.layout", "module_utils._private.records"]),
+        ("from ..module_utils._private import (\n    layout,  # why\n)", ["module_utils._private.layout"]),
         ("def late():\n    from ..module_utils._private.debian import missing_packages", ["module_utils._private.debian"]),
         (f"from {PACKAGE}.module_utils._private import layout", ["module_utils._private.layout"]),
         ("import os\nfrom ansible.module_utils.basic import AnsibleModule", []),
