@@ -84,6 +84,8 @@ def row(
     host: str, facts: Mapping[str, Any], target: Mapping[str, Any], result: Mapping[str, Any], address: str
 ) -> list[str]:
     """What became of one host."""
+    if target.get("converged"):  # before this rollout: what is there is the result of an earlier one of the same run
+        result = {}
     candidate, switch, finish = (result.get(step) or {} for step in ("candidate", "switch", "finish"))
     changed = bool(candidate.get("changed") or switch.get("changed"))
     drains = target.get("drains", True)
