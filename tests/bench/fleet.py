@@ -104,9 +104,8 @@ def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
     rows = []
     for size in sizes:
         for name, way in WAYS.items():
-            if way and size > 3:
-                continue  # ten watches, one after the other: what it was before
-            rounds = [release(fleet, names(size), way, sick=False) for _ in range(given.rounds)]
+            count = 1 if way and size > 3 else given.rounds  # ten watches, one after the other: what it was before
+            rounds = [release(fleet, names(size), way, sick=False) for _ in range(count)]
             sick = [release(fleet, names(size), way, sick=True) for _ in range(given.rounds)] if not way else []
             row: dict[str, Any] = {"hosts": size, "waves": name, "watch_s": WATCH}
             for what in ("wall_s", "switch_spread_s"):
