@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..plugin_utils._private.sizing import GENERATIONS_IN_A_SWAP, workers
+from ..module_utils._private.sizing import GENERATIONS_IN_A_SWAP
+from .workers import workers
 
 DOCUMENTATION = r"""
 name: fleet_connections

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..plugin_utils._private.sizing import workers
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils._private import sizing
 
 DOCUMENTATION = r"""
 name: workers
@@ -68,6 +70,13 @@ _value:
   description: The C(count) of workers and the C(reason).
   type: dict
 """
+
+
+def workers(host: dict[str, Any], **options: Any) -> dict[str, Any]:
+    try:
+        return sizing.workers(host, **options)
+    except sizing.SizingError as error:
+        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:

@@ -204,6 +204,7 @@ from ..module_utils._private.conflicts import Conflict, Look
 from ..module_utils._private.debian import missing_packages, unavailable_packages
 from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.layout import Layout
+from ..module_utils._private.limits import limits, read, read_all
 from ..module_utils._private.postgresql import PostgreSQL, look, uses_earlier_names
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -300,45 +301,6 @@ def identity() -> str:
     return f"{read('/proc/sys/kernel/random/boot_id')}/{os.readlink('/proc/self/ns/pid')}"
 
 
-def memory_total_mb() -> int:
-    """Return the memory of the machine in MiB."""
-    found = re.search(r"^MemTotal: +(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
-    return int(found[1]) // 1024 if found else 0
-
-
-def read(path: str) -> str:
-    """Return the text of a file without blanks at its ends; empty when there is none."""
-    return read_all(path).strip()
-
-
-def read_all(path: str) -> str:
-    """Return the text of a file; empty when there is none."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            return handle.read()
-    except OSError:
-        return ""
-
-
-def cgroup_limits(root: str = "/sys/fs/cgroup") -> tuple[float, int]:
-    """Return the CPUs and MiB that the host's top control group allows; 0 where there is no limit.
-
-    A machine has no limit there; a container has its own (cgroup v2: cpu.max, memory.max; v1:
-    cpu.cfs_quota_us, memory.limit_in_bytes). Source: kernel, Documentation/admin-guide/cgroup-v2.rst.
-    """
-    cpus, memory_mb = 0.0, 0
-    quota, _separator, period = read(os.path.join(root, "cpu.max")).partition(" ")
-    if not quota:
-        quota = read(os.path.join(root, "cpu", "cpu.cfs_quota_us"))
-        period = read(os.path.join(root, "cpu", "cpu.cfs_period_us"))
-    if quota.isdigit() and period.isdigit() and int(period):
-        cpus = int(quota) / int(period)
-    limit = read(os.path.join(root, "memory.max")) or read(os.path.join(root, "memory", "memory.limit_in_bytes"))
-    if limit.isdigit() and int(limit) < 1 << 60:  # v1 writes "no limit" as nearly 2^63
-        memory_mb = int(limit) // (1 << 20)
-    return cpus, memory_mb
-
-
 def addresses() -> list[str]:
     """Return the addresses of every link that is up; none where there is no iproute2."""
     done = run(["ip", "-json", "address", "show", "up", "scope", "global"])
@@ -354,8 +316,6 @@ def addresses() -> list[str]:
 
 def gather(params: dict[str, Any]) -> HostFacts:
     """Read the host; ``params`` are those of the module."""
-    quota, limit_mb = cgroup_limits()
-    total_mb = memory_total_mb()
     python = interpreter(params["python"])
     layout = Layout(params["root"], params["app"])
     account = account_of(layout, params["user"], params["group"])
@@ -366,9 +326,7 @@ def gather(params: dict[str, Any]) -> HostFacts:
         "python": python,
         "machine": platform.machine(),
         "glibc": glibc if libc == "glibc" else "",
-        "cpus": len(os.sched_getaffinity(0)),
-        "cpu_quota": quota,
-        "memory_mb": min(total_mb, limit_mb) if limit_mb else total_mb,
+        **limits(),
         "addresses": addresses(),
         "account": account,
         "clients": read_all(layout.socket_clients),

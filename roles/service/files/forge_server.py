@@ -600,7 +600,7 @@ def sockets_of_systemd() -> list[socket.socket]:
 def serve(settings: dict, target: str) -> None:
     """Serve an app in this process, until it is told to stop.
 
-    :param settings: of uvicorn.Config.
+    :param settings: of uvicorn.Config; with a port, it is opened here, and else the sockets are systemd's.
     :param target: package.module:app, or a factory with () behind it.
     """
     faulthandler.enable()
@@ -608,7 +608,7 @@ def serve(settings: dict, target: str) -> None:
         target.replace("()", ""), factory=target.endswith("()"), timeout_graceful_shutdown=SHUTDOWN, **settings
     )
     state = StateFile(os.environ.get("FORGE_WORKER_STATE"), logging.getLogger("uvicorn.error"))
-    server = ForgeServer(config, sockets_of_systemd(), state)
+    server = ForgeServer(config, [config.bind_socket()] if "port" in settings else sockets_of_systemd(), state)
     server.run(sockets=server.immediate)
     if not server.started:
         sys.exit(3)  # as Uvicorn's own command does it

@@ -45,6 +45,9 @@ WEB_ADDRESS = re.compile(r"^https?://[^\s/]+(/\S*)?\Z")
 ACME = re.compile(r"^https://[^\s/]+(/\S*)?\Z")
 EMAIL = re.compile(r"^[^@\s]+@[^@\s]+\Z")
 HOST = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?\Z")
+# With a tag, and not by digest: what is made has none yet. Source: distribution/reference, the grammar of its doc.go.
+IMAGE = re.compile(r"^([A-Za-z0-9.-]+(:\d{1,5})?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*:\w[\w.-]{0,127}\Z", re.ASCII)
+BASE = re.compile(r"^[A-Za-z0-9][\w./:@-]*\Z", re.ASCII)
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
@@ -174,6 +177,14 @@ RULES = (
          "{name} must be more than 0."),
     Rule("forge_postgresql_port", lambda value: 0 < int(value) < 65536,
          "{name} must be a port, from 1 to 65535."),
+    Rule("forge_image", lambda name: not name or bool(IMAGE.match(str(name))),
+         "{name} must be a name with a tag, in lower-case letters, such as registry.example.org/shop:1.4."),
+    Rule("forge_image_base", matches(BASE),
+         "{name} must be the name of an image, such as docker.io/library/python:3.13-slim-trixie."),
+    Rule("forge_image_port", lambda value: 1023 < int(value) < 65536,
+         "{name} must be a port from 1024 to 65535, as the container has no right to open a lower one."),
+    Rule("forge_image_user", lambda value: 0 < int(value) < 2**31,
+         "{name} must be the number of a user, and not 0, which is root."),
     Rule("forge_health_status", matches(STATUS),
          "{name} must be a status of HTTP, from 100 to 599."),
     Rule("forge_edge_timeout forge_edge_tunnel_timeout forge_retry_after", lambda value: 0 < int(value) <= 604800,

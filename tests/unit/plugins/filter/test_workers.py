@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.thecodeforge.fastapi.plugins.filter.workers import workers
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import sizing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,3 +137,8 @@ def test_a_swap_never_takes_more_connections_than_there_are(
     else:
         assert sized["count"] >= 1
         assert sized["count"] * 2 * connections * hosts <= given
+
+
+def test_the_memory_of_a_container_is_not_shared_with_a_next_generation() -> None:
+    assert sizing.workers(host(2, 512)) == {"count": 1, "reason": "384 MiB hold 2 generations of 1 x 128 MiB"}
+    assert sizing.workers(host(2, 512), generations=1) == {"count": 3, "reason": "384 MiB hold 3 x 128 MiB"}

@@ -47,28 +47,6 @@ def test_operating_system_without_a_release_file(tmp_path: Path) -> None:
     assert host_info.operating_system(str(tmp_path / "none"))["id"] == "unknown"
 
 
-@pytest.mark.parametrize(
-    ("files", "limits"),
-    [
-        ({}, (0.0, 0)),  # a machine: the root group has no limits
-        ({"cpu.max": "max 100000", "memory.max": "max"}, (0.0, 0)),
-        ({"cpu.max": "150000 100000\n", "memory.max": "536870912\n"}, (1.5, 512)),
-        ({"cpu.max": "20000 100000", "memory.max": "max"}, (0.2, 0)),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, (0.0, 0)),
-        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, (2.0, 0)),
-        ({"memory/memory.limit_in_bytes": "9223372036854771712"}, (0.0, 0)),
-        ({"memory/memory.limit_in_bytes": "1073741824"}, (0.0, 1024)),
-        ({"cpu.max": "100000 0", "memory.max": "garbage"}, (0.0, 0)),
-    ],
-)
-def test_limits_of_the_control_group(tmp_path: Path, files: dict[str, str], limits: tuple[float, int]) -> None:
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    assert host_info.cgroup_limits(str(tmp_path)) == limits
-
-
 def test_interpreter_that_is_there_says_its_version() -> None:
     found = host_info.interpreter(sys.executable)
     assert found["version"] == ".".join(map(str, sys.version_info[:3]))
@@ -102,10 +80,6 @@ def test_addresses_are_those_of_every_link(monkeypatch: pytest.MonkeyPatch) -> N
     assert host_info.addresses() == ["192.0.2.7", "2001:db8::7"]
     answer.returncode = 1
     assert host_info.addresses() == []
-
-
-def test_memory_is_read() -> None:
-    assert host_info.memory_total_mb() > 100
 
 
 def test_hosts_that_are_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:

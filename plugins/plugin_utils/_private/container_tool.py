@@ -1,0 +1,226 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program that makes images where Ansible runs: podman, buildah or docker."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TOOLS = ("podman", "buildah", "docker")
+# What only podman and buildah have: docker's own format is their other one, and OCI's has no HEALTHCHECK.
+FORMAT = ("--format", "docker")
+BUILD_SECONDS, PUSH_SECONDS, SAVE_SECONDS = 1800, 1800, 600
+# Says in a base image what runs there; the word before it tells it from what the tool prints.
+PROBE_MARK = "forge-image-base"
+PROBE = (
+    f"import json, platform, sys; print('{PROBE_MARK} ' + json.dumps(dict(path=sys.executable, "
+    "version='.'.join(map(str, sys.version_info[:3])), machine=platform.machine(), libc=platform.libc_ver())))"
+)
+# What podman and buildah note of a build in an image: ids of containers, of their names, and of images that only this machine has.
+OF_THE_BUILD = ("container", "container_config", "docker_version", "id", "parent")
+
+
+class ContainerToolError(Exception):
+    """The tool is not there, or has failed. The text is a whole sentence, with the tool's own cause."""
+
+
+@dataclass(frozen=True)
+class ContainerTool:
+    """One of TOOLS, with what differs between them."""
+
+    name: str
+    path: str
+
+    @classmethod
+    def find(cls, wanted: str = "") -> ContainerTool:
+        """The one that is wanted, or the first of TOOLS that is there.
+
+        :raises ContainerToolError: when there is none.
+        """
+        for name in [wanted] if wanted else TOOLS:
+            path = shutil.which(name)
+            if path:
+                return cls(name, path)
+        missing = wanted or "none of podman, buildah and docker"
+        verb = "has no" if wanted else "has"
+        raise ContainerToolError(
+            f"The controller {verb} {missing}, which makes images: install one, such as apt install podman."
+        )
+
+    def run(self, *arguments: str, seconds: int = 120) -> str:
+        """Run it; what it has printed, errors included.
+
+        :raises ContainerToolError: when it fails.
+        """
+        try:
+            done = subprocess.run(
+                [self.path, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", timeout=seconds, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise ContainerToolError(f"{self.name} {arguments[0]} took longer than {seconds} s.") from None
+        if done.returncode != 0:
+            raise ContainerToolError(f"{self.name} {arguments[0]} failed: {cause_of(done.stdout)}.")
+        return done.stdout
+
+    def build(self, directory: Path, time: int = 0, use_cache: bool = True) -> tuple[str, str]:
+        """Build the Containerfile of a directory.
+
+        :param time: of all files and of the image, in seconds since 1970.
+        :returns: the id of the image, which has no name yet, and what was printed.
+        :raises ContainerToolError: when that fails.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            id_file = Path(scratch, "id")
+            options = ["--iidfile", str(id_file), "--file", str(directory / "Containerfile")]
+            options += [] if use_cache else ["--no-cache"]
+            if self.name == "docker":
+                options += ["--progress", "plain", "--build-arg", f"SOURCE_DATE_EPOCH={time}"]
+            else:
+                options += [*FORMAT, "--timestamp", str(time)]
+            printed = self.run("build", *options, str(directory), seconds=BUILD_SECONDS)
+            return id_file.read_text(encoding="ascii").strip().removeprefix("sha256:"), printed
+
+    def give_names(self, image: str, names: Sequence[str]) -> str:
+        """Give an image its names, and leave out what podman and buildah note of the machine that has built it: only then has
+        the same input the same id.
+
+        :returns: its id.
+        :raises ContainerToolError: when that fails.
+        """
+        if self.name == "docker":
+            for name in names:
+                self.run("tag", image, name)
+            return image
+        with tempfile.TemporaryDirectory() as scratch:
+            built, named = Path(scratch, "built.tar"), Path(scratch, "named.tar")
+            if self.name == "podman":
+                self.run(
+                    "save", "--quiet", "--format", "docker-archive", "--output", str(built), image, seconds=SAVE_SECONDS
+                )
+            else:
+                self.run("push", "--quiet", image, f"docker-archive:{built}", seconds=SAVE_SECONDS)
+            found = reproducible_archive(built, named, names)
+            built.unlink()
+            if self.name == "podman":
+                self.run("load", "--quiet", "--input", str(named), seconds=SAVE_SECONDS)
+            else:
+                self.run("pull", "--quiet", f"docker-archive:{named}", seconds=SAVE_SECONDS)
+                for name in names:
+                    self.run("tag", found, name)
+            return found
+
+    def probe(self, base: str) -> dict[str, Any]:
+        """What a base image has, as the module host_info says it of a host: ``python``, ``machine`` and ``glibc``.
+
+        The three tools have only building in common: so it is asked in a build, whose image is removed.
+
+        :raises ContainerToolError: when the image cannot be had, or has no Python.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            text = f"FROM {base}\nRUN {json.dumps(['python3', '-I', '-S', '-c', PROBE])}\n"
+            Path(scratch, "Containerfile").write_text(text, encoding="utf-8")
+            try:
+                image, printed = self.build(Path(scratch), use_cache=False)
+            except ContainerToolError as error:
+                raise ContainerToolError(
+                    f"forge_image_base: {base} cannot be used: {error} {probe_hint(str(error))}"
+                ) from None
+        self.remove(image)
+        found = re.search(rf"{PROBE_MARK} (\{{.*\}})", printed)
+        if not found:
+            raise ContainerToolError(f"forge_image_base: {base} did not say which Python it has.")
+        told = json.loads(found[1])
+        libc, version = told["libc"]
+        return {
+            "python": {"version": told["version"], "path": told["path"], "installed": True},
+            "machine": told["machine"],
+            "glibc": version if libc == "glibc" else "",
+        }
+
+    def remove(self, image: str) -> None:
+        """Remove an image that was made for a moment; that it stays is no error."""
+        try:
+            self.run("rmi", image)
+        except ContainerToolError:
+            return
+
+    def id_of(self, name: str) -> str:
+        """Id of an image; empty when there is none of that name."""
+        inspect = (
+            ("inspect", "--type", "image", "--format", "{{.FromImageID}}")
+            if self.name == "buildah"
+            else ("image", "inspect", "--format", "{{.Id}}")
+        )
+        try:
+            return self.run(*inspect, name).strip().removeprefix("sha256:")
+        except ContainerToolError:
+            return ""
+
+    def push(self, name: str) -> None:
+        """:raises ContainerToolError: when the registry does not take it."""
+        self.run("push", name, seconds=PUSH_SECONDS)
+
+
+def reproducible_archive(built: Path, named: Path, names: Sequence[str]) -> str:
+    """Write an image (docker save) anew, without what is of the machine that has built it.
+
+    :returns: its id, the hash of its configuration.
+    """
+    with tarfile.open(built) as source, tarfile.open(named, "w") as target:
+
+        def read(name: str) -> bytes:
+            handle = source.extractfile(name)
+            return handle.read() if handle else b""
+
+        def write(name: str, content: bytes) -> None:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            target.addfile(entry, io.BytesIO(content))
+
+        manifest = json.loads(read("manifest.json"))[0]
+        config = {
+            name: value for name, value in json.loads(read(manifest["Config"])).items() if name not in OF_THE_BUILD
+        }
+        config["config"].pop("Hostname", None)
+        config["config"].get("Labels", {}).pop("io.buildah.version", None)
+        for step in config["history"]:
+            if step.get("comment", "").startswith("FROM "):
+                del step["comment"]
+        text = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+        image = hashlib.sha256(text).hexdigest()
+        write(f"{image}.json", text)
+        for layer in dict.fromkeys(manifest["Layers"]):
+            target.addfile(source.getmember(layer), source.extractfile(layer))
+        write("manifest.json", json.dumps([{**manifest, "Config": f"{image}.json", "RepoTags": list(names)}]).encode())
+    return image
+
+
+def probe_hint(error: str) -> str:
+    """What to do when a base image cannot be used."""
+    if "python3" in error:
+        return "It needs python3 in its path, as docker.io/library/python:3.13-slim-trixie has it."
+    if "daemon" in error.lower():
+        return "Start that, or choose another one with forge_image_tool."
+    if "exec format" in error.lower():
+        return "It is for another machine than this one."
+    return "Name one that this machine has or can pull."
+
+
+def cause_of(output: str) -> str:
+    """What a tool gives as the cause: its last line that names an error, or its last one."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(?i)(.*\b)?error\b", line)]
+    cause = (errors or lines or ["it does not say why"])[-1]
+    return re.sub(r"(?i)^error:\s*", "", cause).rstrip(".")

@@ -1,0 +1,308 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The same app as a container image: what is in it, how it runs, and what a bad input gets.
+
+In a storage of its own, so that no image of this machine is seen or changed. The base is a lab node's image, which has Python. The
+inventory names a host that is not there: no host is called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import REPOSITORY
+from tiny import MAIN, PLAIN, write_project
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
+from forge_lab.images import SYSTEMS, ensure
+from forge_lab.machine import as_root, runtime_flags
+
+SECRET = "correct-horse-battery-staple"
+NAME = "registry.invalid/shop:1.0"
+
+
+@dataclass
+class Storage:
+    """Podman with images of its own."""
+
+    home: Path
+    base: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        runtime = "runc" if "runc" in runtime_flags() else "crun"
+        (self.home / "containers.conf").write_text(
+            f'[engine]\nruntime = "{runtime}"\n[containers]\ndefault_ulimits = []\n'
+        )
+        (self.home / "storage.conf").write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{self.home}/images"\nrunroot = "{self.home}/run"\n'
+        )
+        return {
+            **os.environ,
+            "CONTAINERS_CONF": str(self.home / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.home / "storage.conf"),
+            "BUILDAH_ISOLATION": "chroot",
+        }
+
+    def podman(self, *arguments: str, check: bool = True) -> str:
+        done = subprocess.run(
+            as_root(["env", *(f"{key}={value}" for key, value in self.environment.items() if key.startswith(("CONTAINERS", "BUILDAH"))),
+                     "podman", *arguments]),
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip() if arguments[0] != "logs" else done.stdout + done.stderr
+
+    def image(self, source: Path, check: bool = True, **variables: Any) -> str:
+        """Run the playbook, and return what it printed, as one line."""
+        inventory = self.home / "inventory"
+        inventory.mkdir(exist_ok=True)
+        settings = {
+            **PLAIN,
+            "forge_app": "shop",
+            "forge_source": str(source),
+            "forge_image": NAME,
+            "forge_image_base": self.base,
+        }
+        (inventory / "hosts.json").write_text(
+            json.dumps(
+                {"forge_app": {"hosts": {"web1": {"ansible_host": "192.0.2.1"}}, "vars": {**settings, **variables}}}
+            )
+        )
+        done = subprocess.run(
+            ["ansible-playbook", "-i", str(inventory), "playbooks/image.yml"],
+            cwd=REPOSITORY, env={**self.environment, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert check == (done.returncode == 0), done.stdout + done.stderr
+        return re.sub(r"\s+", " ", done.stdout + done.stderr)
+
+    def inspect(self, name: str = NAME) -> dict[str, Any]:
+        return dict(json.loads(self.podman("image", "inspect", name))[0])
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[tuple[str, Path]]:
+    """Name of the base image, and an archive of it."""
+    name = ensure(SYSTEMS["debian13"])
+    archive = REPOSITORY / "build" / "tmp" / "base.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    archive.unlink(missing_ok=True)
+    subprocess.run(as_root(["podman", "save", "--quiet", "--output", str(archive), name]), check=True)
+    yield name, archive
+    archive.unlink()
+
+
+@pytest.fixture(scope="module")
+def storage(base: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    with loaded(base, tmp_path_factory.mktemp("storage")) as made:
+        yield made
+
+
+@contextmanager
+def loaded(base: tuple[str, Path], home: Path) -> Iterator[Storage]:
+    storage = Storage(home, base[0])
+    try:
+        storage.podman("load", "--quiet", "--input", str(base[1]))
+        yield storage
+    finally:
+        storage.podman("rm", "--all", "--force", "--time", "0", check=False)
+        storage.podman("system", "reset", "--force", check=False)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app that can answer slowly."""
+    slow = "\n\ndef slow():\n    return 200, {'slow': True}\n"
+    main = MAIN.replace("await asyncio.sleep(0.005)", 'await asyncio.sleep(3 if scope["path"] == "/slow" else 0.005)')
+    main = main.replace('"/place": place,', '"/place": place,\n        "/slow": lambda: (200, {"slow": True}),') + slow
+    return write_project(tmp_path_factory.mktemp("shop"), "gunicorn", "uvicorn-worker", main=main)
+
+
+@pytest.fixture(scope="module")
+def made(storage: Storage, source: Path) -> str:
+    """What the playbook printed when it made the first image."""
+    return storage.image(source, forge_environment={"SECRET_KEY": SECRET})
+
+
+@contextmanager
+def running(
+    storage: Storage, *options: str, command: tuple[str, ...] = (), name: str = NAME
+) -> Iterator[tuple[str, str]]:
+    """A container, and the URL of its app once that is healthy."""
+    flags = [flag for flag in runtime_flags() if flag not in ("--runtime", "runc")]
+    container = storage.podman(
+        "run", "--detach", "--no-healthcheck", "--read-only", *flags, *options, name, *command
+    ).splitlines()[-1]
+    try:
+        address = storage.podman("inspect", "--format", "{{.NetworkSettings.IPAddress}}", container)
+        url = f"http://{address}:8000"
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if httpx.get(url + "/healthz").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline, storage.podman("logs", container)
+                time.sleep(0.1)
+        yield container, url
+    finally:
+        storage.podman("rm", "--force", "--time", "0", container, check=False)
+
+
+def test_the_image_is_told_in_a_table_and_has_two_names(storage: Storage, made: str) -> None:
+    found = storage.inspect()
+    release = found["Labels"]["org.opencontainers.image.version"]
+    assert f"{NAME} {release} 3.13." in made
+    assert sorted(found["RepoTags"]) == sorted([NAME, f"registry.invalid/shop:{release}"])
+
+
+def test_the_image_runs_as_a_number_without_a_shell_and_says_how_it_is(storage: Storage, made: str) -> None:
+    config = storage.inspect()["Config"]
+    assert config["User"] == "10001:10001"
+    assert config["Cmd"][:2] == ["/app/layer/bin/python", "/app/layer/bin/gunicorn"]
+    assert not config.get("Entrypoint")
+    assert config["ExposedPorts"] == {"8000/tcp": {}}
+    assert config["StopSignal"] == "SIGTERM"
+    assert storage.inspect()["Healthcheck"]["Test"][:2] == ["CMD", "/app/layer/bin/python"]
+
+
+def test_no_secret_and_no_compiler_is_in_the_image(storage: Storage, made: str, tmp_path: Path) -> None:
+    container = storage.podman("create", NAME)
+    archive = tmp_path / "root.tar"
+    storage.podman("export", "--output", str(archive), container)
+    storage.podman("rm", container)
+    assert SECRET.encode() not in archive.read_bytes()
+    assert SECRET not in json.dumps(storage.inspect()) + storage.podman("history", "--no-trunc", NAME)
+    names = subprocess.run(["tar", "-tf", archive], capture_output=True, text=True, check=True).stdout
+    assert not re.search(r"^usr/bin/(gcc|cc|make|uv|pip3?)$|^build/|layer\.tar", names, re.MULTILINE)
+    assert "app/sbom.cdx.json" in names
+
+
+def test_the_same_input_gives_the_same_image_elsewhere(
+    storage: Storage, made: str, base: tuple[str, Path], source: Path, tmp_path: Path
+) -> None:
+    with loaded(base, tmp_path) as other:
+        other.image(source, forge_build_cache=str(tmp_path / "cache"))
+        assert other.inspect()["Id"] == storage.inspect()["Id"]
+        assert other.inspect()["Digest"] == storage.inspect()["Digest"]
+
+
+def test_a_second_run_makes_the_same_and_changes_nothing(storage: Storage, made: str, source: Path) -> None:
+    before = storage.inspect()["Id"]
+    assert "changed=0" in storage.image(source, forge_environment={"SECRET_KEY": SECRET})
+    assert storage.inspect()["Id"] == before
+
+
+def test_a_change_of_code_ships_kilobytes(storage: Storage, made: str, source: Path) -> None:
+    before = storage.inspect()["RootFS"]["Layers"]
+    (source / "shop" / "version.py").write_text("VERSION = 2\n")
+    storage.image(source, forge_image="registry.invalid/shop:1.1")
+    after = storage.inspect("registry.invalid/shop:1.1")["RootFS"]["Layers"]
+    assert after[:-1] == before[:-1]
+    assert len(after) == len(before)
+    history = json.loads(storage.podman("history", "--format", "json", "registry.invalid/shop:1.1"))
+    code = next(each for each in history if re.search(r"COPY .* in /app/release", each["CreatedBy"]))
+    assert 0 < code["size"] < 100_000
+
+
+def test_it_serves_with_a_root_that_is_read_only_and_is_sized_when_it_starts(storage: Storage, made: str) -> None:
+    with running(storage, "--env", f"FORGE_SECRET_KEY={SECRET}", "--env", "TRY=/app:/tmp") as (container, url):
+        place = httpx.get(url + "/place").json()
+        assert place["cwd"] == "/app/release"
+        assert place["environment"]["FORGE_SECRET_KEY"] == SECRET
+        assert "/app" not in place["writable"]
+        assert storage.podman("exec", container, "id", "-u") == "10001"
+        assert "gunicorn" in storage.podman("exec", container, "cat", "/proc/1/cmdline")
+        assert re.search(r"^\d+ workers \(\d+ CPUs: .*\)$", storage.podman("logs", container), re.MULTILINE)
+        health = storage.inspect()["Healthcheck"]["Test"][1:]  # its timer is systemd's, which a test may lack
+        assert storage.podman("exec", container, *health) == ""
+    with running(storage, "--env", "WEB_CONCURRENCY=1") as (container, _url):
+        assert "1 workers (set by hand)" in storage.podman("logs", container)
+
+
+def test_other_commands_run_in_it(storage: Storage, made: str) -> None:
+    flags = [flag for flag in runtime_flags() if flag not in ("--runtime", "runc")]
+    told = storage.podman(
+        "run",
+        "--rm",
+        "--no-healthcheck",
+        *flags,
+        NAME,
+        "python",
+        "-c",
+        "import shop.main, os; print(os.environ['FORGE_RELEASE'])",
+    )
+    assert told.splitlines()[-1] == storage.inspect()["Labels"]["org.opencontainers.image.version"]
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "uvicorn"])
+def test_what_is_under_way_ends_before_the_container_does(
+    storage: Storage, made: str, source: Path, server: str
+) -> None:
+    name = NAME
+    if server == "uvicorn":
+        name = "registry.invalid/shop:uvicorn"
+        storage.image(source, forge_server="uvicorn", forge_image=name)
+    answers: list[int] = []
+    with running(storage, name=name) as (container, url):
+        asking = [
+            threading.Thread(target=lambda: answers.append(httpx.get(url + "/slow", timeout=20).status_code))
+            for _ in range(8)
+        ]
+        for thread in asking:
+            thread.start()
+        time.sleep(1)
+        began = time.monotonic()
+        storage.podman("stop", "--time", "30", container)
+        took = time.monotonic() - began
+        for thread in asking:
+            thread.join()
+        assert answers == [200] * 8
+        assert took < 10
+        assert storage.podman("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"forge_image": ""}, "forge_image is empty: give the image a name and a tag"),
+        ({"forge_image": "shop"}, "forge_image must be a name with a tag"),
+        (
+            {"forge_image_base": "registry.invalid/none:1"},
+            "forge_image_base: registry.invalid/none:1 cannot be used: podman build failed: ",
+        ),
+        ({"forge_image_user": 0}, "forge_image_user must be the number of a user, and not 0, which is root."),
+        ({"forge_image_push": True}, "podman push failed: "),
+    ],
+)
+def test_bad_input_gets_a_sentence(storage: Storage, source: Path, variables: dict[str, Any], sentence: str) -> None:
+    said = storage.image(source, check=False, **variables)
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_a_secret_in_the_code_is_no_image(storage: Storage, source: Path) -> None:
+    settings = source / "shop" / "secrets.py"
+    settings.write_text(f'KEY = "{SECRET}"\n')
+    try:
+        said = storage.image(
+            source, check=False, forge_environment={"SECRET_KEY": SECRET}, forge_image="registry.invalid/shop:leak"
+        )
+    finally:
+        settings.unlink()
+    assert "The image would hold secrets: shop/secrets.py has the value of FORGE_SECRET_KEY." in said
+    assert SECRET not in said
+    assert "shop:leak" not in storage.podman("images")

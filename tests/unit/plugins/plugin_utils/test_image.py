@@ -1,0 +1,177 @@
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an image is made of, and the program that makes it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private import container_tool
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.container_tool import (
+    ContainerTool,
+    ContainerToolError,
+    cause_of,
+    reproducible_archive,
+)
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.image import (
+    leaks,
+    seconds_of,
+    write_context,
+)
+
+SECRET = "correct-horse-battery"
+
+
+def archive(path: Path, **files: str) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("FORGE_SECRET_KEY", SECRET, f'KEY = "{SECRET}"\n'),
+        ("FORGE_DATABASE_URL", f"postgresql://shop:{SECRET}@db/shop", f"# the password is {SECRET}\n"),
+        ("FORGE_MAIL", json.dumps({"password": SECRET}), f"PASSWORD={SECRET}"),
+    ],
+)
+def test_a_secret_in_the_code_is_found_and_not_shown(tmp_path: Path, name: str, value: str, text: str) -> None:
+    code = archive(tmp_path / "code.tar.gz", settings=text, clean="nothing here")
+    found = list(leaks(code, {}, {name: value}, []))
+    assert found == [f"settings has the value of {name}"]
+    assert SECRET not in found[0]
+
+
+def test_a_secret_in_what_is_written_for_the_image_is_found(tmp_path: Path) -> None:
+    code = archive(tmp_path / "code.tar.gz", clean="nothing here")
+    assert list(leaks(code, {"Containerfile": f"ENV X={SECRET}"}, {"API_TOKEN": SECRET}, [])) == [
+        "Containerfile has the value of API_TOKEN"
+    ]
+    assert list(leaks(code, {"x": SECRET}, {}, [f'password = "{SECRET}"\n'])) == ["x has the value of a settings file"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("SECRET_KEY", "shop"), ("GREETING", "nothing here")])
+def test_what_is_no_secret_or_short_may_stand_in_code(tmp_path: Path, name: str, value: str) -> None:
+    code = archive(tmp_path / "code.tar.gz", clean=f"nothing here, {value}")
+    assert list(leaks(code, {}, {name: value}, [])) == []
+
+
+def test_the_context_has_what_the_build_and_the_server_import(tmp_path: Path) -> None:
+    code, layer = archive(tmp_path / "code.tar.gz"), archive(tmp_path / "layer.tar.gz")
+    context = tmp_path / "context"
+    context.mkdir()
+    write_context(
+        context, code, layer, b"{}", {"Containerfile": "FROM x\n", "server/gunicorn.conf.py": "workers = 1\n"}
+    )
+    assert sorted(str(path.relative_to(context)) for path in context.rglob("*") if path.is_file()) == [
+        "Containerfile", "build/forge_layer/__init__.py", "build/forge_layer/command.py", "build/forge_layer/layer.py",
+        "layer.tar.gz", "release.tar.gz", "sbom.cdx.json", "server/forge_limits.py", "server/forge_sizing.py",
+        "server/gunicorn.conf.py",
+    ]  # fmt: skip
+
+
+def test_the_time_of_an_image_is_that_of_the_commit() -> None:
+    assert seconds_of("") == 0
+    assert seconds_of("1970-01-01T01:01:40+01:00") == 100
+
+
+@pytest.mark.parametrize(
+    ("output", "cause"),
+    [
+        (
+            "STEP 1/2: FROM x\nError: creating build container: x: no such host\n",
+            "creating build container: x: no such host",
+        ),
+        ("error: one\nDone.\n", "one"),
+        ("Storing signatures\ndenied: requested access is denied.\n", "denied: requested access is denied"),
+        ("", "it does not say why"),
+    ],
+)
+def test_the_cause_is_the_tools_own(output: str, cause: str) -> None:
+    assert cause_of(output) == cause
+
+
+def test_the_first_tool_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {"buildah": "/usr/bin/buildah", "docker": "/usr/bin/docker"}
+    monkeypatch.setattr(container_tool.shutil, "which", present.get)
+    assert ContainerTool.find() == ContainerTool("buildah", "/usr/bin/buildah")
+    assert ContainerTool.find("docker") == ContainerTool("docker", "/usr/bin/docker")
+    with pytest.raises(ContainerToolError, match="The controller has no podman, which makes images: install one"):
+        ContainerTool.find("podman")
+    present.clear()
+    with pytest.raises(ContainerToolError, match="The controller has none of podman, buildah and docker"):
+        ContainerTool.find()
+
+
+@pytest.mark.parametrize("name", ["podman", "buildah", "docker"])
+def test_a_base_is_asked_in_a_build_that_leaves_nothing(tmp_path: Path, name: str) -> None:
+    """A program in the tool's place writes down how it was called, runs the image's command here and says an id."""
+    fake = tmp_path / name
+    fake.write_text(
+        "#!/usr/bin/env python3\n"
+        "import json, re, subprocess, sys\n"
+        "words = sys.argv[1:]\n"
+        f"print(words, file=open({str(tmp_path / 'calls')!r}, 'a'))\n"
+        "if words[0] == 'build':\n"
+        "    open(words[words.index('--iidfile') + 1], 'w').write('sha256:' + 'ab' * 32)\n"
+        "    text = open(words[words.index('--file') + 1]).read()\n"
+        "    print('STEP 2/2', subprocess.run(json.loads(re.search('RUN (.*)', text)[1]), capture_output=True, text=True).stdout)\n"
+    )
+    fake.chmod(0o755)
+    found = ContainerTool(name, str(fake)).probe("python:3")
+    assert found["python"]["version"].startswith("3.")
+    assert Path(found["python"]["path"]).is_absolute()
+    assert found["machine"]
+    assert found["glibc"].startswith("2.")
+    build, remove = (tmp_path / "calls").read_text().splitlines()
+    assert "--no-cache" in build
+    assert ("--timestamp" in build) == (name != "docker")
+    assert remove == str(["rmi", "ab" * 32])
+
+
+def test_a_base_without_python_is_told_what_it_lacks(tmp_path: Path) -> None:
+    fake = tmp_path / "podman"
+    fake.write_text("#!/bin/sh\necho 'Error: runc: exec: \"python3\": executable file not found in $PATH'\nexit 125\n")
+    fake.chmod(0o755)
+    with pytest.raises(
+        ContainerToolError, match="forge_image_base: alpine cannot be used: .*It needs python3 in its path"
+    ):
+        ContainerTool("podman", str(fake)).probe("alpine")
+
+
+def test_what_is_of_the_machine_that_has_built_an_image_is_left_out(tmp_path: Path) -> None:
+    def saved(path: Path, here: str) -> Path:
+        config = {
+            "created": "1970-01-01T00:00:00Z", "container": here, "parent": here, "docker_version": here,
+            "config": {"Hostname": here, "Cmd": ["x"], "Labels": {"io.buildah.version": here, "a": "b"}},
+            "history": [{"created_by": "COPY x", "comment": f"FROM {here}"}, {"created_by": "ADD y", "comment": "imported"}],
+        }  # fmt: skip
+        manifest = [{"Config": f"{here}.json", "RepoTags": None, "Layers": ["aa.tar", "bb.tar", "bb.tar"]}]
+        return archive(
+            path,
+            **{
+                f"{here}.json": json.dumps(config),
+                "aa.tar": "one",
+                "bb.tar": "two",
+                "manifest.json": json.dumps(manifest),
+            },
+        )
+
+    built = [saved(tmp_path / here, here) for here in ("here", "there")]
+    ids = [reproducible_archive(each, tmp_path / f"{each.name}-named", ["shop:1", "shop:2"]) for each in built]
+    assert ids[0] == ids[1]
+    with tarfile.open(tmp_path / "here-named") as tar:
+        assert tar.getnames() == [f"{ids[0]}.json", "aa.tar", "bb.tar", "manifest.json"]
+        config = json.load(tar.extractfile(f"{ids[0]}.json") or io.BytesIO())
+        manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+    assert config["config"] == {"Cmd": ["x"], "Labels": {"a": "b"}}
+    assert config["history"] == [{"created_by": "COPY x"}, {"created_by": "ADD y", "comment": "imported"}]
+    assert manifest[0]["RepoTags"] == ["shop:1", "shop:2"]
