@@ -3,9 +3,9 @@
 """How long a fleet takes from its first switch to the end, how far apart the hosts of a wave switch, and how soon a wave that
 fails is taken back.
 
-usage: fleet.py [--hosts 3,10] [--rounds 5]
+usage: fleet.py [--hosts 3,10] [--rounds 5] [--pause 0.2]
 
-Releases of a small app to nodes of the lab that share this machine, with clients on every host that never retry: with the default
+Releases of a small app to nodes of the lab that share this machine, with three clients on every host that never retry: with the default
 waves, and host by host. Then releases that turn sick on the last host. Prints a row for each; writes medians to
 build/bench/fleet.json: `hosts`, `waves`, `wall_s` (first switch to the end of the run), `switch_spread_s` (inside the largest wave),
 `take_back_s` (from the first host that went back to the last), `lost`, `requests`, `watch_s`.
@@ -51,14 +51,14 @@ def switched_at(fleet: Fleet, hosts: list[str]) -> list[float]:
 
 
 @contextmanager
-def loaded(fleet: Fleet, hosts: list[str], sick: str = "") -> Iterator[dict[str, int]]:
+def loaded(fleet: Fleet, hosts: list[str], pause: float, sick: str = "") -> Iterator[dict[str, int]]:
     """Clients on each host while the block runs.
 
     :param sick: host whose app answers 503 for a while, which is no loss of the release's.
     """
     counts = {"lost": 0, "requests": 0}
     with ExitStack() as stack:
-        results = {host: stack.enter_context(load(fleet.url(host, ""), **CLIENTS)) for host in hosts}
+        results = {host: stack.enter_context(load(fleet.url(host, ""), pause=pause, **CLIENTS)) for host in hosts}
         time.sleep(1)
         yield counts
         time.sleep(1)
@@ -71,13 +71,13 @@ def loaded(fleet: Fleet, hosts: list[str], sick: str = "") -> Iterator[dict[str,
     counts["requests"] = sum(result["total"] for result in results.values())
 
 
-def release(fleet: Fleet, hosts: list[str], way: dict[str, Any], sick: bool) -> dict[str, Any]:
+def release(fleet: Fleet, hosts: list[str], way: dict[str, Any], pause: float, sick: bool) -> dict[str, Any]:
     """One release under load; one that is sick on the last host is taken back."""
     change(Path(fleet.variables["forge_source"]))
     limit = ":".join(hosts)
     if sick:
         fleet.on(hosts[-1], "touch /run/sick")
-    with loaded(fleet, hosts, hosts[-1] if sick else "") as counts:
+    with loaded(fleet, hosts, pause, hosts[-1] if sick else "") as counts:
         run = fleet.play("deploy", check=False, limit=limit, **way)
         ended = time.time()
     if sick:
@@ -105,9 +105,13 @@ def measure_all(fleet: Fleet, given: argparse.Namespace) -> None:
     for size in sizes:
         for name, way in WAYS.items():
             count = 1 if way and size > 3 else given.rounds  # ten watches, one after the other: what it was before
-            rounds = [release(fleet, names(size), way, sick=False) for _ in range(count)]
-            sick = [release(fleet, names(size), way, sick=True) for _ in range(given.rounds)] if not way else []
-            row: dict[str, Any] = {"hosts": size, "waves": name, "watch_s": WATCH}
+            rounds = [release(fleet, names(size), way, given.pause, sick=False) for _ in range(count)]
+            sick = (
+                [release(fleet, names(size), way, given.pause, sick=True) for _ in range(given.rounds)]
+                if not way
+                else []
+            )
+            row: dict[str, Any] = {"hosts": size, "waves": name, "watch_s": WATCH, "pause_s": given.pause}
             for what in ("wall_s", "switch_spread_s"):
                 row[what] = median(each[what] for each in rounds)
             row["take_back_s"] = median(each["take_back_s"] for each in sick) if sick else None
@@ -123,6 +127,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hosts", default="3,10")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=0.2,
+        help="seconds between two requests of a client; 0 takes all that the machine has",
+    )
     given = parser.parse_args()
     sizes = sorted(map(int, given.hosts.split(",")))
     RESULT.parent.mkdir(parents=True, exist_ok=True)

@@ -111,18 +111,26 @@ def write_project(directory: Path, *requirements: str, **files: str) -> Path:
 
 
 @contextmanager
-def load(url: str, authority: str = "", **clients: int) -> Iterator[dict[str, Any]]:
+def load(url: str, authority: str = "", pause: float = 0, **clients: int) -> Iterator[dict[str, Any]]:
     """Requests of several kinds while the block runs; afterwards the mapping says what became of them.
 
     ``silence`` is the longest time, in seconds, in which nobody was answered.
 
     :param authority: name of the host that is asked for; its address when empty.
+    :param pause: seconds that a client waits after each request.
     :param clients: kind to number of clients; several of each when there are none.
     """
     kinds = clients or {"keepalive": 2, "closing": 2, "post": 2, "pausing": 6}
     command = [sys.executable, str(REPOSITORY / "tests" / "bench" / "load.py"), url]
     samples = tempfile.NamedTemporaryFile("r")  # noqa: SIM115
-    command += ["--clients", ",".join(f"{kind}={count}" for kind, count in kinds.items()), "--samples", samples.name]
+    command += [
+        "--clients",
+        ",".join(f"{kind}={count}" for kind, count in kinds.items()),
+        "--samples",
+        samples.name,
+        "--pause",
+        str(pause),
+    ]
     command += ["--authority", authority] if authority else []
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = {}
