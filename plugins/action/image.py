@@ -18,7 +18,15 @@ from ..plugin_utils._private.build.errors import BuildError
 from ..plugin_utils._private.build.records import BuildRecord, read_record
 from ..plugin_utils._private.build.workspace import Workspace, without_secrets
 from ..plugin_utils._private.container_tool import ContainerTool, ContainerToolError
-from ..plugin_utils._private.image import leaks, seconds_of, write_context
+from ..plugin_utils._private.image import (
+    ImageError,
+    env_file,
+    leaks,
+    pointing_to_the_host,
+    seconds_of,
+    write_context,
+    write_private,
+)
 
 
 class ActionModule(ActionBase):
@@ -36,20 +44,28 @@ class ActionModule(ActionBase):
             settings = read_environment(args["environment"])
             found = list(leaks(Path(record.code), args["files"], settings, args["secret_files"].values()))
             if found:
-                raise AnsibleActionFail(
+                raise ImageError(
                     f"The image would hold secrets: {'; '.join(found)}. Leave them out of the source, or name the files in "
                     "forge_source_exclude: a container gets its settings when it starts. No image was made."
+                )
+            settings_text = env_file(settings) if args["env_file"] else ""
+            local = pointing_to_the_host(settings)
+            if local:
+                self._display.warning(
+                    f"{', '.join(local)} points to this host, which in a container is the container itself: start that with another value."
                 )
             tool = ContainerTool.find(args["tool"])
             tags = [args["name"], f"{args['name'].rpartition(':')[0]}:{record.release}"]
             before = tool.id_of(args["name"])
             if self._task.check_mode:
                 return {**result, "changed": not before, "tags": tags, "id": before}
+            if settings_text:
+                write_private(Path(args["env_file"]).expanduser(), settings_text)
             image = self._build(tool, tags, record, Path(args["layer"]), args["files"], workspace)
             if args["push"]:
                 for tag in tags:
                     tool.push(tag)
-        except (BuildError, ContainerToolError) as error:
+        except (BuildError, ContainerToolError, ImageError) as error:
             raise AnsibleActionFail(without_secrets(str(error))) from None
         return {**result, "changed": image != before or args["push"], "tags": tags, "id": image}
 

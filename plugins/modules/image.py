@@ -37,6 +37,10 @@ options:
     description: Settings files, name to text, to look for their secrets in the image. They do not get there.
     type: dict
     default: {}
+  env_file:
+    description: File on the controller that O(environment) is written to, as C(--env-file) of podman and docker takes it.
+    type: str
+    default: ""
   push:
     description: Push both tags to the registry that the name has?
     type: bool
@@ -87,6 +91,7 @@ ARGUMENT_SPEC = {
     "files": {"type": "dict", "required": True},
     "environment": {"type": "str", "default": "", "no_log": True},
     "secret_files": {"type": "dict", "default": {}, "no_log": True},
+    "env_file": {"type": "str", "default": ""},
     "push": {"type": "bool", "default": False},
     "tool": {"type": "str", "default": ""},
     "cache": {"type": "str", "required": True},

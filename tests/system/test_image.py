@@ -233,6 +233,23 @@ def test_it_serves_with_a_root_that_is_read_only_and_is_sized_when_it_starts(sto
         assert "1 workers (set by hand)" in storage.podman("logs", container)
 
 
+def test_the_settings_of_the_inventory_reach_a_container(storage: Storage, made: str, source: Path) -> None:
+    settings = storage.home / "settings.env"
+    quoted = 'a "quoted" $HOME # value'
+    storage.image(
+        source, forge_environment={"SECRET_KEY": SECRET, "GREETING": quoted}, forge_image_env_file=str(settings)
+    )
+    assert settings.stat().st_mode & 0o777 == 0o600
+    with running(storage, "--env-file", str(settings)) as (_container, url):
+        found = httpx.get(url + "/place").json()["environment"]
+    assert (found["FORGE_SECRET_KEY"], found["FORGE_GREETING"]) == (SECRET, quoted)
+
+
+def test_the_limits_of_the_container_count(storage: Storage, made: str) -> None:
+    with running(storage, "--memory", "300m") as (container, _url):
+        assert "1 workers (225 MiB hold 1 x 128 MiB)" in storage.podman("logs", container)
+
+
 def test_other_commands_run_in_it(storage: Storage, made: str) -> None:
     flags = [flag for flag in runtime_flags() if flag not in ("--runtime", "runc")]
     told = storage.podman(
@@ -286,6 +303,10 @@ def test_what_is_under_way_ends_before_the_container_does(
         ),
         ({"forge_image_user": 0}, "forge_image_user must be the number of a user, and not 0, which is root."),
         ({"forge_image_push": True}, "podman push failed: "),
+        (
+            {"forge_environment": {"DATABASE_URL": "{{ forge_database_url }}"}, "forge_image_env_file": "shop.env"},
+            "FORGE_DATABASE_URL has the address of the inventory's database",
+        ),
     ],
 )
 def test_bad_input_gets_a_sentence(storage: Storage, source: Path, variables: dict[str, Any], sentence: str) -> None:

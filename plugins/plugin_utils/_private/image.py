@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ...module_utils._private.masking import secrets_of
 
@@ -16,8 +19,14 @@ PRIVATE = Path(__file__).parents[2] / "module_utils" / "_private"
 # Modules of ours that work in an image too, by what they are called there.
 IN_BUILD = ("layer", "command")
 IN_SERVER = ("sizing", "limits")
+# Host in the URL of a database that was not looked at: roles/image/tasks/main.yml.
+UNKNOWN_DATABASE = "not-known-here"
 # A shorter value is likely to stand in code by chance.
 SHORTEST_LOOKED_FOR = 8
+
+
+class ImageError(Exception):
+    """An image cannot be made of this. The text is a whole sentence."""
 
 
 def write_context(directory: Path, code: Path, layer: Path, bill_of_materials: bytes, files: Mapping[str, str]) -> None:
@@ -77,6 +86,55 @@ def contents(code: Path, files: Mapping[str, str]) -> Iterator[tuple[str, bytes]
                 yield member.name, handle.read()
     for name, text in files.items():
         yield name, text.encode()
+
+
+def pointing_to_the_host(settings: Mapping[str, str]) -> list[str]:
+    """Names of settings with a URL whose host is the one where it is used: in a container, that is the container itself."""
+    found = []
+    for name, value in settings.items():
+        try:
+            host = urlsplit(value).hostname if "://" in value else ""
+        except ValueError:
+            continue
+        if host == "localhost" or host in ("::1", "0.0.0.0") or re.match(r"127\.", host or ""):  # noqa: S104
+            found.append(name)
+    return found
+
+
+def env_file(settings: Mapping[str, str]) -> str:
+    """Text of a file for ``--env-file`` of podman and docker, which take each line as it is.
+
+    :raises ImageError: for a setting that such a file cannot hold.
+    """
+    lines = {name: f"{name}={value}\n" for name, value in settings.items()}
+    broken = [name for name, line in lines.items() if len(line.splitlines()) > 1]
+    if broken:
+        raise ImageError(
+            f"forge_image_env_file: {', '.join(broken)} has several lines, which a file for --env-file cannot hold: put it into "
+            "forge_files, and mount that. No image was made."
+        )
+    unknown = [name for name, value in settings.items() if UNKNOWN_DATABASE in value]
+    if unknown:
+        raise ImageError(
+            f"forge_image_env_file: {', '.join(unknown)} has the address of the inventory's database, which is known when its host "
+            "is looked at: give the one that containers reach it by, in forge_database_url. No image was made."
+        )
+    return "".join(lines.values())
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone may read, from its first byte on.
+
+    :raises ImageError: when it cannot be written.
+    """
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as handle:
+            os.fchmod(handle.fileno(), 0o600)  # of one that was there
+            handle.write(text)
+    except OSError as error:
+        raise ImageError(
+            f"forge_image_env_file: {path} cannot be written ({error.strerror}). No image was made."
+        ) from None
 
 
 def seconds_of(time: str) -> int:

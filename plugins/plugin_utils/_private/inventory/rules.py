@@ -47,6 +47,8 @@ EMAIL = re.compile(r"^[^@\s]+@[^@\s]+\Z")
 HOST = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9])?\Z")
 # With a tag, and not by digest: what is made has none yet. Source: distribution/reference, the grammar of its doc.go.
 IMAGE = re.compile(r"^([A-Za-z0-9.-]+(:\d{1,5})?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*:\w[\w.-]{0,127}\Z", re.ASCII)
+LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")  # RFC 1123
+CPU = re.compile(r"^(\d+m|\d+(\.\d{1,3})?)\Z", re.ASCII)
 BASE = re.compile(r"^[A-Za-z0-9][\w./:@-]*\Z", re.ASCII)
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
@@ -185,6 +187,18 @@ RULES = (
          "{name} must be a port from 1024 to 65535, as the container has no right to open a lower one."),
     Rule("forge_image_user", lambda value: 0 < int(value) < 2**31,
          "{name} must be the number of a user, and not 0, which is root."),
+    Rule("forge_kubernetes_replicas forge_kubernetes_workers", lambda value: int(value) > 0,
+         "{name} must be more than 0."),
+    Rule("forge_kubernetes_max_replicas", lambda value: int(value) >= 0,
+         "{name} must not be negative."),
+    Rule("forge_kubernetes_image", lambda name: not name or bool(IMAGE.match(str(name))),
+         "{name} must be a name with a tag, in lower-case letters, such as registry.example.org/shop:1.4."),
+    Rule("forge_kubernetes_namespace", lambda name: not name or bool(LABEL.match(str(name))),
+         "{name} must be lower-case letters, digits and dashes, 63 at the most."),
+    Rule("forge_kubernetes_cpu", matches(CPU),
+         "{name} must be CPUs as Kubernetes writes them, such as 250m or 1.5."),
+    Rule("forge_kubernetes_directory", bool,
+         "{name} must not be empty."),
     Rule("forge_health_status", matches(STATUS),
          "{name} must be a status of HTTP, from 100 to 599."),
     Rule("forge_edge_timeout forge_edge_tunnel_timeout forge_retry_after", lambda value: 0 < int(value) <= 604800,

@@ -18,9 +18,13 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.cont
     reproducible_archive,
 )
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.image import (
+    ImageError,
+    env_file,
     leaks,
+    pointing_to_the_host,
     seconds_of,
     write_context,
+    write_private,
 )
 
 SECRET = "correct-horse-battery"
@@ -76,6 +80,40 @@ def test_the_context_has_what_the_build_and_the_server_import(tmp_path: Path) ->
         "layer.tar.gz", "release.tar.gz", "sbom.cdx.json", "server/forge_limits.py", "server/forge_sizing.py",
         "server/gunicorn.conf.py",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "is_local"),
+    [
+        ("postgresql://shop:x@localhost/shop", True),
+        ("redis://127.0.0.1:6379/0", True),
+        ("postgresql+asyncpg://shop@[::1]:5432/shop", True),
+        ("postgresql://shop:x@db.example.org/localhost", False),
+        ("sqlite:///var/lib/shop/db", False),
+        ("localhost", False),
+        ("http://[broken", False),
+    ],
+)
+def test_a_url_that_in_a_container_is_the_container_itself(value: str, is_local: bool) -> None:
+    assert pointing_to_the_host({"FORGE_URL": value}) == (["FORGE_URL"] if is_local else [])
+
+
+def test_settings_are_written_as_they_are() -> None:
+    assert env_file({"FORGE_A": '"x" $HOME # y', "FORGE_B": ""}) == 'FORGE_A="x" $HOME # y\nFORGE_B=\n'
+    with pytest.raises(ImageError, match="forge_image_env_file: KEY has several lines"):
+        env_file({"KEY": "one\ntwo"})
+    with pytest.raises(ImageError, match="DATABASE_URL has the address of the inventory's database"):
+        env_file({"DATABASE_URL": "postgresql://not-known-here/app"})
+
+
+def test_settings_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "settings.env"
+    path.write_text("as it was, and longer")
+    path.chmod(0o644)
+    write_private(path, "A=1\n")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("A=1\n", 0o600)
+    with pytest.raises(ImageError, match="cannot be written .No such file or directory.. No image was made"):
+        write_private(tmp_path / "none" / "settings.env", "")
 
 
 def test_the_time_of_an_image_is_that_of_the_commit() -> None:
