@@ -9,117 +9,34 @@ inventory names a host that is not there: no host is called.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from conftest import REPOSITORY
-from tiny import MAIN, PLAIN, write_project
-
-sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
-from forge_lab.images import SYSTEMS, ensure
-from forge_lab.machine import as_root, runtime_flags
+from containers import NAME, Storage, base_image, loaded, run_flags
+from tiny import MAIN, write_project
 
 SECRET = "correct-horse-battery-staple"
-NAME = "registry.invalid/shop:1.0"
-
-
-@dataclass
-class Storage:
-    """Podman with images of its own."""
-
-    home: Path
-    base: str = ""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        runtime = "runc" if "runc" in runtime_flags() else "crun"
-        (self.home / "containers.conf").write_text(
-            f'[engine]\nruntime = "{runtime}"\n[containers]\ndefault_ulimits = []\n'
-        )
-        (self.home / "storage.conf").write_text(
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{self.home}/images"\nrunroot = "{self.home}/run"\n'
-        )
-        return {
-            **os.environ,
-            "CONTAINERS_CONF": str(self.home / "containers.conf"),
-            "CONTAINERS_STORAGE_CONF": str(self.home / "storage.conf"),
-            "BUILDAH_ISOLATION": "chroot",
-        }
-
-    def podman(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(
-            as_root(["env", *(f"{key}={value}" for key, value in self.environment.items() if key.startswith(("CONTAINERS", "BUILDAH"))),
-                     "podman", *arguments]),
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
-        )  # fmt: skip
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip() if arguments[0] != "logs" else done.stdout + done.stderr
-
-    def image(self, source: Path, check: bool = True, **variables: Any) -> str:
-        """Run the playbook, and return what it printed, as one line."""
-        inventory = self.home / "inventory"
-        inventory.mkdir(exist_ok=True)
-        settings = {
-            **PLAIN,
-            "forge_app": "shop",
-            "forge_source": str(source),
-            "forge_image": NAME,
-            "forge_image_base": self.base,
-        }
-        (inventory / "hosts.json").write_text(
-            json.dumps(
-                {"forge_app": {"hosts": {"web1": {"ansible_host": "192.0.2.1"}}, "vars": {**settings, **variables}}}
-            )
-        )
-        done = subprocess.run(
-            ["ansible-playbook", "-i", str(inventory), "playbooks/image.yml"],
-            cwd=REPOSITORY, env={**self.environment, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        assert check == (done.returncode == 0), done.stdout + done.stderr
-        return re.sub(r"\s+", " ", done.stdout + done.stderr)
-
-    def inspect(self, name: str = NAME) -> dict[str, Any]:
-        return dict(json.loads(self.podman("image", "inspect", name))[0])
 
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[tuple[str, Path]]:
-    """Name of the base image, and an archive of it."""
-    name = ensure(SYSTEMS["debian13"])
-    archive = REPOSITORY / "build" / "tmp" / "base.tar"
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    archive.unlink(missing_ok=True)
-    subprocess.run(as_root(["podman", "save", "--quiet", "--output", str(archive), name]), check=True)
-    yield name, archive
-    archive.unlink()
+    with base_image() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def storage(base: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     with loaded(base, tmp_path_factory.mktemp("storage")) as made:
         yield made
-
-
-@contextmanager
-def loaded(base: tuple[str, Path], home: Path) -> Iterator[Storage]:
-    storage = Storage(home, base[0])
-    try:
-        storage.podman("load", "--quiet", "--input", str(base[1]))
-        yield storage
-    finally:
-        storage.podman("rm", "--all", "--force", "--time", "0", check=False)
-        storage.podman("system", "reset", "--force", check=False)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +59,7 @@ def running(
     storage: Storage, *options: str, command: tuple[str, ...] = (), name: str = NAME
 ) -> Iterator[tuple[str, str]]:
     """A container, and the URL of its app once that is healthy."""
-    flags = [flag for flag in runtime_flags() if flag not in ("--runtime", "runc")]
+    flags = run_flags()
     container = storage.podman(
         "run", "--detach", "--no-healthcheck", "--read-only", *flags, *options, name, *command
     ).splitlines()[-1]
@@ -250,8 +167,32 @@ def test_the_limits_of_the_container_count(storage: Storage, made: str) -> None:
         assert "1 workers (225 MiB hold 1 x 128 MiB)" in storage.podman("logs", container)
 
 
+@pytest.mark.thorough
+def test_what_has_no_wheel_is_compiled_in_the_base_and_the_compiler_stays_there(
+    storage: Storage, made: str, tmp_path: Path
+) -> None:
+    name = "registry.invalid/shop:compiled"
+    source = write_project(tmp_path / "shop", "gunicorn", "uvicorn-worker", "psycopg2", main=MAIN)
+    compiling = {
+        "forge_build_packages": ["build-essential", "python3-dev", "libpq-dev"],
+        "forge_build_cache": str(tmp_path / "cache"),
+    }
+    assert "Compile" in storage.image(source, forge_image=name, forge_packages=["libpq5"], **compiling)
+    flags = run_flags()
+    script = "import psycopg2, shutil; print(psycopg2.__version__, shutil.which('gcc'))"
+    told = storage.podman("run", "--rm", "--no-healthcheck", *flags, name, "python", "-c", script)
+    assert re.fullmatch(r"2\.9.* None", told.splitlines()[-1])
+    lacking = {
+        **compiling,
+        "forge_build_packages": ["build-essential", "python3-dev"],
+        "forge_build_cache": str(tmp_path / "other"),
+    }
+    said = storage.image(source, check=False, forge_image=name, **lacking)
+    assert "add the Debian package that has it to forge_build_packages" in said
+
+
 def test_other_commands_run_in_it(storage: Storage, made: str) -> None:
-    flags = [flag for flag in runtime_flags() if flag not in ("--runtime", "runc")]
+    flags = run_flags()
     told = storage.podman(
         "run",
         "--rm",
@@ -327,3 +268,37 @@ def test_a_secret_in_the_code_is_no_image(storage: Storage, source: Path) -> Non
     assert "The image would hold secrets: shop/secrets.py has the value of FORGE_SECRET_KEY." in said
     assert SECRET not in said
     assert "shop:leak" not in storage.podman("images")
+
+
+def test_the_image_of_the_reference_app_that_is_written_by_hand(storage: Storage) -> None:
+    """With a base that has what that of the Dockerfile has: pip, and the authorities that this machine trusts."""
+    context = storage.home / "with-pip"
+    context.mkdir()
+    (context / "Containerfile").write_text(
+        f"FROM {storage.base}\nRUN apt-get -qq update && apt-get -qq install --yes python3-venv >/dev/null\nENV UV_SYSTEM_CERTS=true\n"
+    )
+    storage.podman("build", "--quiet", "--tag", "localhost/with-pip", str(context))
+    name = "localhost/parts:hand"
+    app = str(REPOSITORY / "app")
+    storage.podman(
+        "build", "--quiet", "--format", "docker", "--build-arg", "BASE=localhost/with-pip", "--tag", name, app
+    )
+    settings = (
+        "--env",
+        f"FORGE_SECRET_KEY={SECRET * 2}",
+        "--env",
+        "FORGE_DATABASE_URL=postgresql://parts:x@192.0.2.9/parts",
+    )
+    with running(storage, *settings, "--env", "WEB_CONCURRENCY=2", name=name) as (container, url):
+        assert httpx.get(url + "/healthz").status_code == 200
+        assert storage.podman("exec", container, "id", "-u") == "10001"
+        assert "gunicorn" in storage.podman("exec", container, "cat", "/proc/1/cmdline")
+        assert sorted(storage.podman("exec", container, "ls", "/app").split()) == ["alembic.ini", "code", "migrations"]
+        assert "0001" in storage.podman("exec", container, "alembic", "heads")
+        storage.podman("stop", "--time", "30", container)
+        assert storage.podman("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+        assert "[ERROR]" not in storage.podman("logs", container)
+    missing = storage.podman(
+        "run", "--rm", "--no-healthcheck", name, "sh", "-c", "ls /uv /usr/bin/gcc; command -v uv", check=False
+    )
+    assert missing == ""

@@ -32,7 +32,14 @@ OF_THE_BUILD = ("container", "container_config", "docker_version", "id", "parent
 
 
 class ContainerToolError(Exception):
-    """The tool is not there, or has failed. The text is a whole sentence, with the tool's own cause."""
+    """The tool is not there, or has failed. The text is a whole sentence, with the tool's own cause.
+
+    :param output: all that it has printed.
+    """
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class ContainerTool:
         except subprocess.TimeoutExpired:
             raise ContainerToolError(f"{self.name} {arguments[0]} took longer than {seconds} s.") from None
         if done.returncode != 0:
-            raise ContainerToolError(f"{self.name} {arguments[0]} failed: {cause_of(done.stdout)}.")
+            raise ContainerToolError(f"{self.name} {arguments[0]} failed: {cause_of(done.stdout)}.", done.stdout)
         return done.stdout
 
     def build(self, directory: Path, time: int = 0, use_cache: bool = True) -> tuple[str, str]:
@@ -91,6 +98,15 @@ class ContainerTool:
                 options += [*FORMAT, "--timestamp", str(time)]
             printed = self.run("build", *options, str(directory), seconds=BUILD_SECONDS)
             return id_file.read_text(encoding="ascii").strip().removeprefix("sha256:"), printed
+
+    def export(self, directory: Path, target: Path) -> None:
+        """Build the Containerfile of a directory, and put the files of what comes out into another one.
+
+        :raises ContainerToolError: when that fails.
+        """
+        options = ["--file", str(directory / "Containerfile"), "--output", f"type=local,dest={target}"]
+        options += ["--progress", "plain"] if self.name == "docker" else ["--layers=false"]  # keep nothing of it
+        self.run("build", *options, str(directory), seconds=BUILD_SECONDS)
 
     def give_names(self, image: str, names: Sequence[str]) -> str:
         """Give an image its names, and leave out what podman and buildah note of the machine that has built it: only then has

@@ -164,7 +164,7 @@ class App:
             },
             "volumeMounts": [
                 {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-                *({"name": volume_name(each), "mountPath": f"/var/cache/{each}"} for each in self.cache_directories),
+                *({"name": f"cache-{number}", "mountPath": f"/var/cache/{each}"} for number, each in enumerate(self.cache_directories)),
                 *([{"name": "settings", "mountPath": SETTINGS, "readOnly": True}] if self.files else []),
             ],
             **more,
@@ -185,14 +185,14 @@ class App:
                 "containers": containers,
                 "volumes": [
                     {"name": "tmp", "emptyDir": {}},
-                    *({"name": volume_name(each), "emptyDir": {}} for each in self.cache_directories),
+                    *({"name": f"cache-{number}", "emptyDir": {}} for number, _each in enumerate(self.cache_directories)),
                     *([{"name": "settings", "secret": {"secretName": f"{self.settings_name}-files"}}] if self.files else []),
                 ],
             },
         }  # fmt: skip
 
     def deployment(self) -> Manifest:
-        probe = {"httpGet": {"path": self.health_path, "port": "http"}, "timeoutSeconds": 5}
+        probe = {"httpGet": {"path": self.health_path, "port": self.port}, "timeoutSeconds": 5}
         web = self.container(
             "web",
             self.web_command(),
@@ -358,11 +358,6 @@ class App:
         }
 
 
-def volume_name(directory: str) -> str:
-    """A directory below /var/cache as the name of a volume."""
-    return f"cache-{lower_name(directory)}"
-
-
 def lower_name(text: str) -> str:
-    """A text as part of a name, which has lower-case letters, digits and dashes (RFC 1123), short enough to be followed by more."""
+    """A text as part of a name: lower-case letters, digits and dashes (RFC 1123), short enough for more behind it."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:12].strip("-")
