@@ -191,6 +191,18 @@ def test_what_has_no_wheel_is_compiled_in_the_base_and_the_compiler_stays_there(
     assert "add the Debian package that has it to forge_build_packages" in said
 
 
+def test_it_writes_where_the_inventory_says_and_nowhere_else(storage: Storage, made: str, source: Path) -> None:
+    name = "registry.invalid/shop:writes"
+    storage.image(
+        source, forge_image=name, forge_state_directories=["shop", "shop/uploads"], forge_cache_directories=["shop"]
+    )
+    tried = "/var/lib/shop:/var/lib/shop/uploads:/var/cache/shop:/var/lib:/var:/app/release:/tmp"
+    with running(storage, "--read-only=false", "--env", f"TRY={tried}", name=name) as (_container, url):
+        place = httpx.get(url + "/place").json()
+    assert place["writable"] == ["/var/lib/shop", "/var/lib/shop/uploads", "/var/cache/shop", "/tmp"]
+    assert place["environment"]["HOME"] == "/var/lib/shop"
+
+
 def test_other_commands_run_in_it(storage: Storage, made: str) -> None:
     flags = run_flags()
     told = storage.podman(

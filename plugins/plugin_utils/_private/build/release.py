@@ -104,7 +104,8 @@ def check_source(source: Source, platforms: list[Platform], dirty: bool) -> None
     if hosts:
         raise BuildError(
             f"The app needs Python {source.requires_python}, but {', '.join(hosts)}: "
-            "set forge_python to an interpreter those hosts have, or use a newer release of the operating system."
+            "set forge_python to an interpreter those hosts have, or use a newer release of the operating system (of an image: another "
+            "forge_image_base)."
         )
 
 
