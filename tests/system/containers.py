@@ -67,7 +67,7 @@ class Storage:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip() if arguments[0] != "logs" else done.stdout + done.stderr
 
-    def image(self, source: Path, check: bool = True, **variables: Any) -> str:
+    def image(self, source: Path, check: bool = True, umask: int = 0o022, **variables: Any) -> str:
         """Run the playbook, and return what it printed, as one line."""
         inventory = self.home / "inventory"
         inventory.mkdir(exist_ok=True)
@@ -89,6 +89,7 @@ class Storage:
         done = subprocess.run(
             ["ansible-playbook", "-i", str(inventory), "playbooks/image.yml"],
             cwd=REPOSITORY, env={**self.environment, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=600,
+            umask=umask,
         )  # fmt: skip
         assert check == (done.returncode == 0), done.stdout + done.stderr
         return re.sub(r"\s+", " ", done.stdout + done.stderr)

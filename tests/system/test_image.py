@@ -112,7 +112,7 @@ def test_the_same_input_gives_the_same_image_elsewhere(
     storage: Storage, made: str, base: tuple[str, Path], source: Path, tmp_path: Path
 ) -> None:
     with loaded(base, tmp_path) as other:
-        other.image(source, forge_build_cache=str(tmp_path / "cache"))
+        other.image(source, umask=0o077, forge_build_cache=str(tmp_path / "cache"))
         assert other.inspect()["Id"] == storage.inspect()["Id"]
         assert other.inspect()["Digest"] == storage.inspect()["Digest"]
 

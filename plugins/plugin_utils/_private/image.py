@@ -48,6 +48,8 @@ def write_context(directory: Path, code: Path, layer: Path, bill_of_materials: b
             prefix = "forge_" if package == "server" else ""
             shutil.copy(PRIVATE / f"{name}.py", directory / package / f"{prefix}{name}.py")
     (directory / "build" / "forge_layer" / "__init__.py").touch()
+    for path in directory.rglob("*"):  # whatever this machine's umask is: the image's user reads them
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def leaks(

@@ -72,9 +72,11 @@ def test_the_context_has_what_the_build_and_the_server_import(tmp_path: Path) ->
     code, layer = archive(tmp_path / "code.tar.gz"), archive(tmp_path / "layer.tar.gz")
     context = tmp_path / "context"
     context.mkdir()
+    code.chmod(0o600)
     write_context(
         context, code, layer, b"{}", {"Containerfile": "FROM x\n", "server/gunicorn.conf.py": "workers = 1\n"}
     )
+    assert {path.stat().st_mode & 0o777 for path in context.rglob("*") if path.is_file()} == {0o644}
     assert sorted(str(path.relative_to(context)) for path in context.rglob("*") if path.is_file()) == [
         "Containerfile", "build/forge_layer/__init__.py", "build/forge_layer/command.py", "build/forge_layer/layer.py",
         "layer.tar.gz", "release.tar.gz", "sbom.cdx.json", "server/forge_limits.py", "server/forge_sizing.py",
