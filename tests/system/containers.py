@@ -31,6 +31,7 @@ class Storage:
 
     home: Path
     base: str = ""
+    registry: str = ""  # one that speaks HTTP, as host:port
 
     @property
     def environment(self) -> dict[str, str]:
@@ -51,8 +52,12 @@ class Storage:
         (self.home / "storage.conf").write_text(
             f'[storage]\ndriver = "overlay"\ngraphroot = "{self.home}/images"\nrunroot = "{self.home}/run"\n'
         )
+        (self.home / "registries.conf").write_text(
+            f'[[registry]]\nlocation = "{self.registry}"\ninsecure = true\n' if self.registry else ""
+        )
         return {
             **os.environ,
+            "CONTAINERS_REGISTRIES_CONF": str(self.home / "registries.conf"),
             "CONTAINERS_CONF": str(self.home / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self.home / "storage.conf"),
             "BUILDAH_ISOLATION": "chroot",

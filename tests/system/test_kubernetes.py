@@ -1,6 +1,7 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manifests of the reference app, run by an engine that reads them: `podman kube play`, on a node with a PostgreSQL of its own.
+"""The manifests of the reference app, run by an engine that reads them: `podman kube play`, on a node with a PostgreSQL of its own and a
+registry, which the image is pushed to.
 
 It knows no Ingress, no Service and no probes' fine points; those are checked against the API's schemas (tests/unit).
 """
@@ -26,7 +27,8 @@ SETTINGS = {"DATABASE_URL": "{{ forge_database_url }}", "SECRET_KEY": SECRET}
 VERSION = "su postgres -c \"psql -qtAc 'select version_num from alembic_version' parts\""
 DATABASE = f"""
 apt-get -qq update
-DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes podman postgresql >/dev/null 2>&1
+DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes docker-registry podman postgresql >/dev/null 2>&1
+systemctl start docker-registry
 cd /etc/postgresql/*/main
 echo "listen_addresses = '*'" >>postgresql.conf
 echo 'host parts parts 0.0.0.0/0 scram-sha-256' >>pg_hba.conf
@@ -42,7 +44,6 @@ class Cluster:
     fleet: Fleet
     storage: Storage
     directory: Path
-    image: str
 
     def write(self, **variables: object) -> dict[str, str]:
         """Run the playbook; text by the part of the manifests."""
@@ -54,7 +55,8 @@ class Cluster:
             "forge_migrations": ["alembic upgrade head"],
             "forge_environment": SETTINGS,
             "forge_database_url": f"postgresql://parts:{PASSWORD}@{self.fleet.address('kube')}/parts",
-            "forge_kubernetes_image": self.image,
+            "forge_image": f"{self.storage.registry}/parts:1",
+            "forge_image_base": self.storage.base,
             "forge_kubernetes_directory": str(self.directory / "kubernetes"),
             **variables,
         }
@@ -64,6 +66,7 @@ class Cluster:
         subprocess.run(
             ["ansible-playbook", "-i", str(inventory), "playbooks/kubernetes.yml"],
             cwd=REPOSITORY,
+            env=self.storage.environment,
             check=True,
             capture_output=True,
         )
@@ -105,19 +108,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         Fleet(lab_set=f"{SET}kube", without_database=True).with_nodes("kube=debian13:forge_app") as fleet,
         loaded(base, tmp_path_factory.mktemp("storage")) as storage,
     ):
-        fleet.on("kube", DATABASE)
-        storage.image(
-            REPOSITORY / "app", forge_app="parts", forge_target="thecodeforge.main:app", forge_image="localhost/parts:1"
-        )
-        release = storage.inspect("localhost/parts:1")["Labels"]["org.opencontainers.image.version"]
-        archive = storage.home / "parts.tar"
-        storage.podman("save", "--quiet", "--output", str(archive), f"localhost/parts:{release}")
-        with archive.open("rb") as image:
-            subprocess.run(
-                as_root(["podman", "exec", "--interactive", f"forge-lab-{fleet.lab_set}-kube", "podman", "load", "--quiet"]),
-                stdin=image, check=True,
-            )  # fmt: skip
-        yield Cluster(fleet, storage, tmp_path_factory.mktemp("manifests"), f"localhost/parts:{release}")
+        storage.registry = f"{fleet.address('kube')}:5000"
+        insecure = f'[[registry]]\\nlocation = "{storage.registry}"\\ninsecure = true\\n'
+        fleet.on("kube", f"{DATABASE}\nprintf '{insecure}' >/etc/containers/registries.conf.d/test.conf")
+        yield Cluster(fleet, storage, tmp_path_factory.mktemp("manifests"))
 
 
 def test_it_migrates_once_serves_and_goes_back(cluster: Cluster) -> None:
@@ -125,6 +119,10 @@ def test_it_migrates_once_serves_and_goes_back(cluster: Cluster) -> None:
     for part in ("migrate", "app"):
         assert PASSWORD not in first[part]
         assert SECRET not in first[part]
+    release = cluster.storage.inspect(f"{cluster.storage.registry}/parts:1")["Labels"][
+        "org.opencontainers.image.version"
+    ]
+    assert f"image: {cluster.storage.registry}/parts:{release}\n" in first["app"]
     cluster.play(first["settings"], first["migrate"])
     assert cluster.fleet.until(lambda: cluster.fleet.on("kube", VERSION), what="the migration") == "0001"
 
