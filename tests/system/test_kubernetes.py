@@ -11,23 +11,31 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from conftest import REPOSITORY, SET, Fleet
 from containers import Storage, as_root, base_image, loaded
+from tiny import load
 
 SECRET = "correct-horse-battery-staple-and-more"
 PASSWORD = "b4ttery-5taple"
 PLAY = ("podman", "--cgroup-manager=cgroupfs", "kube", "play", "--replace", "-")
 SETTINGS = {"DATABASE_URL": "{{ forge_database_url }}", "SECRET_KEY": SECRET}
 VERSION = "su postgres -c \"psql -qtAc 'select version_num from alembic_version' parts\""
+# What any balancer needs: it asks for health, and tries another one when nobody has taken a request yet.
+BALANCER = (
+    "defaults\\n  mode http\\n  timeout connect 2s\\n  timeout client 60s\\n  timeout server 60s\\n  retries 3\\n  option redispatch\\n"
+    "listen app\\n  bind :8080\\n  option httpchk GET /healthz\\n"
+)
 DATABASE = f"""
 apt-get -qq update
-DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes docker-registry podman postgresql >/dev/null 2>&1
+DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes docker-registry haproxy podman postgresql >/dev/null 2>&1
 systemctl start docker-registry
 cd /etc/postgresql/*/main
 echo "listen_addresses = '*'" >>postgresql.conf
@@ -142,6 +150,38 @@ def test_it_migrates_once_serves_and_goes_back(cluster: Cluster) -> None:
     cluster.play(first["settings"], first["app"])
     cluster.fleet.until(lambda: "bolt" in cluster.ask("/parts"), what="going back")
     assert cluster.setting("FORGE_LOG_LEVEL") == ""
+
+
+def test_containers_that_are_replaced_behind_a_balancer_lose_nothing(cluster: Cluster) -> None:
+    """One after the other, as a rollout does it: stopped, and a new one in its place. HAProxy asks each for its health."""
+    first = cluster.write()
+    (image,) = set(re.findall(r"image: (\S+)", first["app"]))
+    names = {"a": "10.88.0.201", "b": "10.88.0.202"}
+    servers = "".join(
+        f"  server {name} {address}:8000 check inter 200ms fall 1 rise 1\\n" for name, address in names.items()
+    )
+    settings = f"-e FORGE_SECRET_KEY={SECRET} -e FORGE_DATABASE_URL=postgresql://parts:{PASSWORD}@{cluster.fleet.address('kube')}/parts"
+
+    def start(name: str) -> None:
+        options = f"--cgroup-manager=cgroupfs run --detach --replace --no-healthcheck --name {name} --ip {names[name]} --read-only"
+        cluster.fleet.on("kube", f"podman {options} {settings} -e WEB_CONCURRENCY=2 {image}")
+        cluster.fleet.until(
+            lambda: cluster.fleet.on("kube", f"curl -sf http://{names[name]}:8000/healthz", check=False), what="health"
+        )
+
+    for name in names:
+        start(name)
+    cluster.fleet.on("kube", f"printf '{BALANCER}{servers}' >/etc/haproxy/haproxy.cfg && systemctl restart haproxy")
+    url = f"http://{cluster.fleet.address('kube')}:8080"
+    cluster.fleet.until(lambda: httpx.get(url + "/parts").status_code == 200, what="the balancer")
+    with load(url, keepalive=2, closing=2, post=2, pausing=4, pause=0.02) as result:
+        for name in [*names, *names]:
+            cluster.fleet.on("kube", f"podman --cgroup-manager=cgroupfs stop --time 30 {name} >/dev/null")
+            start(name)
+            time.sleep(1)
+    print(result)
+    assert result["lost"] == {}
+    assert result["total"] > 500
 
 
 def test_a_migration_that_fails_is_a_failed_job(cluster: Cluster) -> None:

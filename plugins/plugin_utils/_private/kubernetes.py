@@ -77,7 +77,7 @@ class App:
             "migrate": [self.migration_job()] if [*self.migrations, *self.seeds] else [],
             "app": [
                 self.deployment(), self.service(), self.disruption_budget(), self.network_policy(),
-                *([self.autoscaler()] if self.scales else []), *([self.ingress()] if self.names else []),
+                *([self.autoscaler()] if self.scales() else []), *([self.ingress()] if self.names else []),
                 *(self.process(name, each) for name, each in self.processes.items()),
             ],
         }  # fmt: skip
@@ -215,7 +215,7 @@ class App:
         return {
             **self.head("apps/v1", "Deployment", self.name, "web"),
             "spec": {
-                **({} if self.scales else {"replicas": self.replicas}),
+                **({} if self.scales() else {"replicas": self.replicas}),
                 "revisionHistoryLimit": self.keep,
                 "selector": {"matchLabels": self.selector("web")},
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -280,8 +280,8 @@ class App:
 
     # -- around them -------------------------------------------------------------------------------
 
-    @property
     def scales(self) -> bool:
+        """Whether the cluster counts the pods that serve."""
         return self.max_replicas > self.replicas
 
     def service(self) -> Manifest:
