@@ -74,7 +74,7 @@ class App:
         self.check()
         return {
             "settings": self.settings_objects(),
-            "migrate": [self.migration_job()] if [*self.migrations, *self.seeds] else [],
+            "migrate": [self.migration_job()] if self.migrations or self.seeds else [],
             "app": [
                 self.deployment(), self.service(), self.disruption_budget(), self.network_policy(),
                 *([self.autoscaler()] if self.scales() else []), *([self.ingress()] if self.names else []),
