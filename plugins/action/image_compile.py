@@ -17,6 +17,7 @@ from ..modules.image_compile import ARGUMENT_SPEC
 from ..plugin_utils._private.build.errors import BuildError
 from ..plugin_utils._private.build.target_platform import Platform
 from ..plugin_utils._private.build.wheel_builder import accept_wheel
+from ..plugin_utils._private.build.workspace import without_secrets
 from ..plugin_utils._private.container_tool import ContainerTool, ContainerToolError
 
 CONTAINERFILE = """\
@@ -47,7 +48,7 @@ class ActionModule(ActionBase):
         try:
             wheel = compile_in_image(args, ContainerTool.find(args["tool"]))
         except (BuildError, ContainerToolError) as error:
-            raise AnsibleActionFail(f"{error} {args['advice']}".rstrip()) from None
+            raise AnsibleActionFail(without_secrets(f"{error} {args['advice']}".rstrip())) from None
         return {**result, "changed": True, "wheel": str(wheel)}
 
 

@@ -56,6 +56,11 @@ def secrets_of(environment: dict[str, str], files: Iterable[str] = ()) -> list[s
     return sorted((secret for secret in found if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
 
 
+def holds_secret(name: str, value: str) -> bool:
+    """Is a setting a secret, or is one in it? Also one that is too short to be masked."""
+    return any(url_password(text) or SECRET_NAME.search(path) for path, text in strings_in(name, value))
+
+
 def strings_in(name: str, value: str) -> Iterator[tuple[str, str]]:
     """The value, and when it is JSON the strings in it, each with the names that lead to it."""
     yield name, value

@@ -27,7 +27,7 @@ PROBE = (
     f"import json, platform, sys; print('{PROBE_MARK} ' + json.dumps(dict(path=sys.executable, "
     "version='.'.join(map(str, sys.version_info[:3])), machine=platform.machine(), libc=platform.libc_ver())))"
 )
-# What podman and buildah note of a build in an image: ids of containers, of their names, and of images that only this machine has.
+# What podman and buildah note of a build in an image: containers, and images between, that only this machine has.
 OF_THE_BUILD = ("container", "container_config", "docker_version", "id", "parent")
 
 

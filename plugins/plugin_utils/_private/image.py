@@ -19,7 +19,7 @@ PRIVATE = Path(__file__).parents[2] / "module_utils" / "_private"
 # Modules of ours that work in an image too, by what they are called there.
 IN_BUILD = ("layer", "command")
 IN_SERVER = ("sizing", "limits")
-# Host in the URL of a database that was not looked at: roles/image/tasks/main.yml.
+# Host in the URL of a database that was not looked at: roles/environment/tasks/without_hosts.yml.
 UNKNOWN_DATABASE = "not-known-here"
 # A shorter value is likely to stand in code by chance.
 SHORTEST_LOOKED_FOR = 8

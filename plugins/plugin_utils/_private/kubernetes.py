@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...module_utils._private.masking import SECRET_NAME, url_password
+from ...module_utils._private.masking import holds_secret
 from .cron import NoCronError, cron_of
 from .image import UNKNOWN_DATABASE, pointing_to_the_host
 
@@ -52,7 +52,7 @@ class App:
     memory_mb: int = 128
     memory_max_mb: int = 0
     health_path: str = "/healthz"
-    health_deadline: int = 30
+    health_deadline: int = 60
     drain_seconds: int = 20
     migrations: Sequence[str] = ()
     seeds: Sequence[str] = ()
@@ -114,9 +114,7 @@ class App:
         return f"{self.name}-{self.settings_hash}"
 
     def settings_objects(self) -> list[Manifest]:
-        secret = {
-            name: value for name, value in self.settings.items() if SECRET_NAME.search(name) or url_password(value)
-        }
+        secret = {name: value for name, value in self.settings.items() if holds_secret(name, value)}
         public = {name: value for name, value in self.settings.items() if name not in secret}
         objects = [{**self.head("v1", "ConfigMap", self.settings_name), "immutable": True, "data": public}]
         kind = {

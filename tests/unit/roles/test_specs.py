@@ -307,6 +307,17 @@ def test_shipped_content_does_not_know_of_what_is_not_shipped() -> None:
     assert found == []
 
 
+def test_a_default_that_another_role_repeats_is_the_one_of_its_specification() -> None:
+    """A role that reads a variable of another one says what it is without that; empty stands for nothing."""
+    options, differ = declared_options(), set()
+    for path in sorted([*(REPOSITORY / "roles").rglob("*.yml"), *(REPOSITORY / "roles").rglob("*.j2")]):
+        for name, text in re.findall(r"\b(forge_\w+) \| default\(([^()]*)\)", path.read_text(encoding="utf-8")):
+            value = yaml.safe_load(text.partition(", ")[0] if text.startswith("'") else text)
+            if value and name in options and value != options[name].get("default"):
+                differ.add(f"{path.relative_to(REPOSITORY)}: {name}")
+    assert differ == set()
+
+
 def test_playbooks_use_only_full_names() -> None:
     for path in sorted((REPOSITORY / "playbooks").glob("*.yml")):
         assert re.fullmatch(r"[a-z_]+\.yml", path.name), "ansible-playbook namespace.collection.name takes no dash"

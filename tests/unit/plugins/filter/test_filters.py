@@ -103,6 +103,11 @@ def test_report_says_what_a_release_ended() -> None:
     assert report(result={**DONE, **in_two_steps})["ended meanwhile"] == "process mail, killed after 5 s, 1 websocket"
 
 
+def test_report_of_a_host_that_served_it_before_has_nothing_of_an_earlier_rollout_of_the_run() -> None:
+    row = report({**TARGET, "converged": True})
+    assert (row["from"], row["seconds"], row["ended meanwhile"]) == ("no change", "-", "-")
+
+
 def test_report_says_when_a_release_does_not_drain() -> None:
     assert report({**TARGET, "drains": True}) == report()
     assert report({**TARGET, "drains": False})["why"].endswith("; no drain: a release may cut requests")

@@ -91,6 +91,13 @@ def test_values_of_secret_settings_are_in_secrets_alone() -> None:
         assert "password" not in other["content"]
 
 
+@pytest.mark.parametrize("value", [{"password": "x"}, [{"url": "amqp://shop:x@mq/"}], {"deep": {"api_key": "x"}}])
+def test_a_setting_with_a_secret_in_it_is_one(value: Any) -> None:
+    found = objects(made({"MAIL": value, "PLAIN": {"name": "x"}}))
+    assert [list(each["data"]) for (kind, _name), each in found.items() if kind == "ConfigMap"] == [["FORGE_PLAIN"]]
+    assert [list(each["stringData"]) for (kind, _name), each in found.items() if kind == "Secret"] == [["FORGE_MAIL"]]
+
+
 def test_settings_have_their_hash_in_their_names_so_that_a_rollback_brings_them_back() -> None:
     first, second = objects(made()), objects(made({**SETTINGS, "COUNT": 4}))
     names = [
