@@ -56,12 +56,13 @@ class ActionModule(ActionBase):
                 )
             tool = ContainerTool.find(args["tool"])
             tags = [args["name"], f"{args['name'].rpartition(':')[0]}:{record.release}"]
-            before = tool.id_of(args["name"])
+            id_of = tool.id_of if len(args["layers"]) == 1 else tool.id_of_index
+            before = id_of(args["name"])
             if self._task.check_mode:
                 return {**result, "changed": not before, "tags": tags, "id": before}
             if settings_text:
                 write_private(Path(args["env_file"]).expanduser(), settings_text)
-            image = self._build(tool, tags, record, Path(args["layer"]), args["files"], workspace)
+            image = self._build(tool, tags, record, args["layers"], args["files"], workspace)
             if args["push"]:
                 for tag in tags:
                     tool.push(tag)
@@ -74,13 +75,17 @@ class ActionModule(ActionBase):
         tool: ContainerTool,
         tags: list[str],
         record: BuildRecord,
-        layer: Path,
+        layers: dict[str, str],
         files: dict[str, str],
         workspace: Workspace,
     ) -> str:
         """:returns: id of the image."""
         lock = without_secrets("".join(Path(each).read_text(encoding="utf-8") for each in record.locks))
         materials = bill_of_materials(with_names(lock, record.extra_wheels), workspace)
-        with tempfile.TemporaryDirectory() as scratch:
-            write_context(Path(scratch), Path(record.code), layer, materials, files)
-            return tool.give_names(tool.build(Path(scratch), seconds_of(record.time))[0], tags)
+        images = []
+        for platform, layer in layers.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                write_context(Path(scratch), Path(record.code), Path(layer), materials, files)
+                built = tool.build(Path(scratch), platform, seconds_of(record.time))[0]
+                images.append(tool.give_names(built, tags if len(layers) == 1 else []))
+        return images[0] if len(images) == 1 else tool.make_index(images, tags)

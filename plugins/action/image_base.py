@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 
 from ..modules.image_base import ARGUMENT_SPEC
 from ..plugin_utils._private.build.workspace import without_secrets
-from ..plugin_utils._private.container_tool import ContainerTool, ContainerToolError
+from ..plugin_utils._private.container_tool import ContainerTool, ContainerToolError, name_for
 
 
 class ActionModule(ActionBase):
@@ -25,7 +25,15 @@ class ActionModule(ActionBase):
         _valid, args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         try:
             tool = ContainerTool.find(args["tool"])
-            found = tool.probe(args["base"])
+            if tool.name == "docker" and len(args["platforms"]) > 1:
+                raise ContainerToolError(
+                    "forge_image_platforms: several platforms under one name need podman or buildah, and here is docker: "
+                    "install one of them, or name one platform."
+                )
+            bases = {
+                name_for(args["base"], platform): {"platform": platform, **tool.probe(args["base"], platform)}
+                for platform in args["platforms"] or [""]
+            }
         except ContainerToolError as error:
             raise AnsibleActionFail(f"{without_secrets(str(error))} Nothing was changed.") from None
-        return {**result, "changed": False, "tool": tool.name, **found}
+        return {**result, "changed": False, "tool": tool.name, "bases": bases}

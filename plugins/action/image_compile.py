@@ -76,7 +76,7 @@ def compile_in_image(args: dict[str, Any], tool: ContainerTool) -> Path:
             (context / name).write_text(text, encoding="utf-8")
         shutil.copy(args["source"], context / "source.tar")
         try:
-            tool.export(context, output)
+            tool.export(context, output, args["image_platform"])
         except ContainerToolError as error:
             raise ContainerToolError(explain(error.output, args["requirement"])) from None
         return accept_wheel(

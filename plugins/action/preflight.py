@@ -38,6 +38,10 @@ NO_CRYPTO = (
     "forge_edge_tls: own needs the collection community.crypto, which the controller does not have: "
     "ansible-galaxy collection install community.crypto."
 )
+NO_KUBERNETES = (
+    "forge_kubernetes_apply needs the collection kubernetes.core and its library, which the controller does not have: "
+    "ansible-galaxy collection install kubernetes.core, and the Python package kubernetes for the Python that runs Ansible."
+)
 # In place of the database's URL while variables are checked, so that it is seen which of them refer to it.
 STANDS_FOR = "known-when-the-server-was-looked-at"
 STANDS_FOR_URL = f"postgresql://{STANDS_FOR}:{STANDS_FOR}@{STANDS_FOR}:5432/{STANDS_FOR}"
@@ -77,6 +81,10 @@ class ActionModule(ActionBase):
             problems += wrong_edge(values, is_edge, has_edges=bool(groups.get("forge_edge")))
             if is_edge and values.get("forge_edge_tls") == "own" and not has_collection("community", "crypto"):
                 problems.append(NO_CRYPTO)
+            if values.get("forge_kubernetes_apply") and not (
+                has_collection("kubernetes", "core") and has_library("kubernetes")
+            ):
+                problems.append(NO_KUBERNETES)
         uses = uses_database(values)
         if uses and (task_vars or {}).get("groups", {}).get("forge_database"):
             problems += [] if has_collection("community", "postgresql") else [NO_POSTGRESQL]
@@ -121,6 +129,11 @@ def has_collection(namespace: str, name: str) -> bool:
         return importlib.util.find_spec(f"ansible_collections.{namespace}.{name}") is not None
     except ImportError:
         return False
+
+
+def has_library(name: str) -> bool:
+    """Return whether the Python that runs Ansible finds a library."""
+    return importlib.util.find_spec(name) is not None
 
 
 def stray_files(task_vars: dict[str, Any]) -> list[str]:

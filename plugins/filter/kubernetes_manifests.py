@@ -55,8 +55,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    C(problem), what has no form in Kubernetes, in a sentence, and else empty; C(settings), a file that its owner alone may read, and
-    C(others), each with C(path) and C(content); C(commands) that apply them.
+    C(problem), what has no form in Kubernetes, in a sentence, and else empty; C(settings), a file that its owner alone may read,
+    C(migrate), empty when there is nothing to migrate, and C(app), each with C(path) and C(content); C(job), the name of the job that
+    migrates; C(commands) that apply them.
   type: dict
 """
 
@@ -81,25 +82,27 @@ Dumper.add_representer(str, write_text)
 def kubernetes_manifests(
     app: str, environment: str, options: dict[str, Any], directory: str, files: list[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
-    texts = [{key: str(value) for key, value in each.items()} for each in files or []]
+    settings_files = [{key: str(value) for key, value in each.items()} for each in files or []]
     try:
         # As JSON, and so without Ansible's own types, which YAML does not write.
         made = json.loads(
-            json.dumps(App(name=app, settings=read_environment(environment), files=texts, **options).manifests())
+            json.dumps(
+                App(name=app, settings=read_environment(environment), files=settings_files, **options).manifests()
+            )
         )
     except ManifestError as error:
         return {"problem": f"{error} Nothing was written."}
     head = HEAD.format(app=app, release=options["release"])
     paths = {part: f"{directory}/{name}" for part, name in FILES.items() if made[part]}
-    texts_by_part = {
+    texts = {
         part: head
         + "".join("---\n" + yaml.dump(each, Dumper=Dumper, sort_keys=False, width=120) for each in made[part])
         for part in paths
     }
     return {
         "problem": "",
-        "settings": {"path": paths["settings"], "content": texts_by_part.pop("settings")},
-        "others": [{"path": paths[part], "content": text} for part, text in texts_by_part.items()],
+        **{part: {"path": paths[part], "content": texts[part]} if part in paths else {} for part in FILES},
+        "job": made["migrate"][0]["metadata"]["name"] if made["migrate"] else "",
         "commands": list(commands(paths, made, options["namespace"])),
     }
 

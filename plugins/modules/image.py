@@ -21,9 +21,11 @@ options:
     description: Id of the release, as M(thecodeforge.fastapi.build) returns it.
     type: str
     required: true
-  layer:
-    description: Archive of the layer for the base image.
-    type: path
+  layers:
+    description:
+      - Archive of the layer for each platform, such as V(linux/arm64). An empty one is the controller's own.
+      - With several, the name is that of an index of their images.
+    type: dict
     required: true
   files:
     description: C(Containerfile), and what else the build needs; name to text.
@@ -63,7 +65,9 @@ EXAMPLES = r"""
   thecodeforge.fastapi.image:
     name: registry.example.org/shop:1.4
     release: "{{ build.release }}"
-    layer: "{{ build.hosts.base.blob.path }}"
+    layers:
+      linux/amd64: "{{ build.hosts.amd64.blob.path }}"
+      linux/arm64: "{{ build.hosts.arm64.blob.path }}"
     files:
       Containerfile: |
         FROM docker.io/library/python:3.13-slim-trixie
@@ -87,7 +91,7 @@ tags:
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "release": {"type": "str", "required": True},
-    "layer": {"type": "path", "required": True},
+    "layers": {"type": "dict", "required": True},
     "files": {"type": "dict", "required": True},
     "environment": {"type": "str", "default": "", "no_log": True},
     "secret_files": {"type": "dict", "default": {}, "no_log": True},

@@ -16,6 +16,12 @@ options:
     description: Name of the image.
     type: str
     required: true
+  platforms:
+    description: For which platforms it is asked, such as V(linux/arm64). Empty is the controller's own.
+    type: list
+    elements: str
+    choices: [linux/amd64, linux/arm64]
+    default: []
   tool:
     description: What runs it; the first of podman, buildah and docker that is there when empty.
     type: str
@@ -36,21 +42,27 @@ tool:
   description: What has run it.
   returned: success
   type: str
-python:
-  description: C(path) and C(version) of its Python, as M(thecodeforge.fastapi.host_info) says them of a host.
+bases:
+  description: What was asked, by the name of the image, and the platform where one was asked for.
   returned: success
   type: dict
-machine:
-  description: Its processor.
-  returned: success
-  type: str
-glibc:
-  description: Version of its C library; empty when that is another one.
-  returned: success
-  type: str
+  contains:
+    platform:
+      description: The platform that was asked for; empty when none was.
+      type: str
+    python:
+      description: C(path) and C(version) of its Python, as M(thecodeforge.fastapi.host_info) says them of a host.
+      type: dict
+    machine:
+      description: Its processor.
+      type: str
+    glibc:
+      description: Version of its C library; empty when that is another one.
+      type: str
 """
 
 ARGUMENT_SPEC = {
     "base": {"type": "str", "required": True},
+    "platforms": {"type": "list", "elements": "str", "choices": ["linux/amd64", "linux/arm64"], "default": []},
     "tool": {"type": "str", "default": ""},
 }

@@ -40,6 +40,10 @@ options:
     description: Name of the base image.
     type: str
     required: true
+  image_platform:
+    description: Platform of the base image, such as V(linux/arm64). Empty is the controller's own.
+    type: str
+    default: ""
   packages:
     description: Debian packages that compiling needs.
     type: list
@@ -81,6 +85,7 @@ ARGUMENT_SPEC = {
     "python": {"type": "str", "required": True},
     "advice": {"type": "str", "default": ""},
     "base": {"type": "str", "required": True},
+    "image_platform": {"type": "str", "default": ""},
     "packages": {"type": "list", "elements": "str", "default": []},
     "tool": {"type": "str", "default": ""},
 }

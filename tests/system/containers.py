@@ -32,6 +32,7 @@ class Storage:
     home: Path
     base: str = ""
     registry: str = ""  # one that speaks HTTP, as host:port
+    path: str = os.environ["PATH"]  # of the playbook
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,6 +58,7 @@ class Storage:
         )
         return {
             **os.environ,
+            "PATH": self.path,
             "CONTAINERS_REGISTRIES_CONF": str(self.home / "registries.conf"),
             "CONTAINERS_CONF": str(self.home / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self.home / "storage.conf"),

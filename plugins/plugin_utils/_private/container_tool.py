@@ -29,6 +29,8 @@ PROBE = (
 )
 # What podman and buildah note of a build in an image: containers, and images between, that only this machine has.
 OF_THE_BUILD = ("container", "container_config", "docker_version", "id", "parent")
+# What a platform is called by container tools, to what its machine calls itself.
+MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 
 
 class ContainerToolError(Exception):
@@ -81,9 +83,10 @@ class ContainerTool:
             raise ContainerToolError(f"{self.name} {arguments[0]} failed: {cause_of(done.stdout)}.", done.stdout)
         return done.stdout
 
-    def build(self, directory: Path, time: int = 0, use_cache: bool = True) -> tuple[str, str]:
+    def build(self, directory: Path, platform: str = "", time: int = 0, use_cache: bool = True) -> tuple[str, str]:
         """Build the Containerfile of a directory.
 
+        :param platform: one of MACHINES; this machine's own when empty.
         :param time: of all files and of the image, in seconds since 1970.
         :returns: the id of the image, which has no name yet, and what was printed.
         :raises ContainerToolError: when that fails.
@@ -92,6 +95,7 @@ class ContainerTool:
             id_file = Path(scratch, "id")
             options = ["--iidfile", str(id_file), "--file", str(directory / "Containerfile")]
             options += [] if use_cache else ["--no-cache"]
+            options += ["--platform", platform] if platform else []
             if self.name == "docker":
                 options += ["--progress", "plain", "--build-arg", f"SOURCE_DATE_EPOCH={time}"]
             else:
@@ -99,13 +103,14 @@ class ContainerTool:
             printed = self.run("build", *options, str(directory), seconds=BUILD_SECONDS)
             return id_file.read_text(encoding="ascii").strip().removeprefix("sha256:"), printed
 
-    def export(self, directory: Path, target: Path) -> None:
+    def export(self, directory: Path, target: Path, platform: str = "") -> None:
         """Build the Containerfile of a directory, and put the files of what comes out into another one.
 
         :raises ContainerToolError: when that fails.
         """
         options = ["--file", str(directory / "Containerfile"), "--output", f"type=local,dest={target}"]
         options += ["--progress", "plain"] if self.name == "docker" else ["--layers=false"]  # keep nothing of it
+        options += ["--platform", platform] if platform else []
         self.run("build", *options, str(directory), seconds=BUILD_SECONDS)
 
     def give_names(self, image: str, names: Sequence[str]) -> str:
@@ -137,27 +142,65 @@ class ContainerTool:
                     self.run("tag", found, name)
             return found
 
-    def probe(self, base: str) -> dict[str, Any]:
+    def make_index(self, images: Sequence[str], names: Sequence[str]) -> str:
+        """Put the images of several platforms under each of their names, which have been free or another image's.
+
+        :returns: an id of the whole: the same for the same images.
+        :raises ContainerToolError: when that fails.
+        """
+        for name in names:
+            if self.is_index(name):
+                self.run("manifest", "rm", name)
+            elif self.id_of(name):  # the image stays: a container may run it
+                self.run(*(("untag", name, name) if self.name == "podman" else ("rmi", name)))
+            self.run("manifest", "create", name)
+            for image in images:
+                self.run("manifest", "add", name, f"containers-storage:{image}")
+        return self.id_of_index(names[0])
+
+    def is_index(self, name: str) -> bool:
+        """Whether there are several images under a name."""
+        try:
+            self.run("manifest", "exists", name)
+        except ContainerToolError:
+            return False
+        return True
+
+    def id_of_index(self, name: str) -> str:
+        """An id of all images under a name; empty when there are not several."""
+        if not self.is_index(name):
+            return ""
+        listed = json.loads(self.run("manifest", "inspect", name))["manifests"]
+        return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+
+    def probe(self, base: str, platform: str = "") -> dict[str, Any]:
         """What a base image has, as the module host_info says it of a host: ``python``, ``machine`` and ``glibc``.
 
         The three tools have only building in common: so it is asked in a build, whose image is removed.
 
-        :raises ContainerToolError: when the image cannot be had, or has no Python.
+        :param platform: one of MACHINES; this machine's own when empty.
+        :raises ContainerToolError: when the image cannot be had, is of another platform, or has no Python.
         """
+        name = name_for(base, platform)
         with tempfile.TemporaryDirectory() as scratch:
             text = f"FROM {base}\nRUN {json.dumps(['python3', '-I', '-S', '-c', PROBE])}\n"
             Path(scratch, "Containerfile").write_text(text, encoding="utf-8")
             try:
-                image, printed = self.build(Path(scratch), use_cache=False)
+                image, printed = self.build(Path(scratch), platform, use_cache=False)
             except ContainerToolError as error:
                 raise ContainerToolError(
-                    f"forge_image_base: {base} cannot be used: {error} {probe_hint(str(error))}"
+                    f"forge_image_base: {name} cannot be used: {error} {probe_hint(str(error), error.output)}"
                 ) from None
         self.remove(image)
         found = re.search(rf"{PROBE_MARK} (\{{.*\}})", printed)
         if not found:
-            raise ContainerToolError(f"forge_image_base: {base} did not say which Python it has.")
+            raise ContainerToolError(f"forge_image_base: {name} did not say which Python it has.")
         told = json.loads(found[1])
+        if platform and told["machine"] != MACHINES[platform]:
+            raise ContainerToolError(
+                f"forge_image_base: {base} is not to be had for {platform}: what comes is for {told['machine']}. Leave that "
+                "platform out of forge_image_platforms, or name a base that has it."
+            )
         libc, version = told["libc"]
         return {
             "python": {"version": told["version"], "path": told["path"], "installed": True},
@@ -186,7 +229,10 @@ class ContainerTool:
 
     def push(self, name: str) -> None:
         """:raises ContainerToolError: when the registry does not take it."""
-        self.run("push", name, seconds=PUSH_SECONDS)
+        if self.name != "docker" and self.is_index(name):
+            self.run("manifest", "push", "--all", name, f"docker://{name}", seconds=PUSH_SECONDS)
+        else:
+            self.run("push", name, seconds=PUSH_SECONDS)
 
 
 def reproducible_archive(built: Path, named: Path, names: Sequence[str]) -> str:
@@ -223,14 +269,22 @@ def reproducible_archive(built: Path, named: Path, names: Sequence[str]) -> str:
     return image
 
 
-def probe_hint(error: str) -> str:
-    """What to do when a base image cannot be used."""
+def name_for(base: str, platform: str) -> str:
+    """An image, and the platform where that is not the controller's own."""
+    return f"{base} for {platform}" if platform else base
+
+
+def probe_hint(error: str, output: str = "") -> str:
+    """What to do when a base image cannot be used.
+
+    :param output: all that the tool has printed.
+    """
+    if "exec format" in f"{error} {output}".lower():
+        return "This machine does not run that platform's programs: apt install qemu-user-static lets it."
     if "python3" in error:
         return "It needs python3 in its path, as docker.io/library/python:3.13-slim-trixie has it."
     if "daemon" in error.lower():
         return "Start that, or choose another one with forge_image_tool."
-    if "exec format" in error.lower():
-        return "It is for another machine than this one."
     return "Name one that this machine has or can pull."
 
 

@@ -57,7 +57,7 @@ def made(
 
 def objects(result: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     """By kind and name."""
-    texts = [result["settings"]["content"], *(each["content"] for each in result["others"])]
+    texts = [result[part]["content"] for part in ("settings", "migrate", "app") if result[part]]
     found = [each for text in texts for each in yaml.safe_load_all(text)]
     named = {(each["kind"], each["metadata"]["name"]): each for each in found}
     assert len(named) == len(found)
@@ -86,7 +86,7 @@ def test_values_of_secret_settings_are_in_secrets_alone() -> None:
         "FORGE_DATABASE_URL": "postgresql://shop:password@db.example.org/shop",
     }
     assert public["data"] == {"FORGE_GREETING": SETTINGS["GREETING"], "FORGE_COUNT": "3"}
-    for other in result["others"]:
+    for other in (result["migrate"], result["app"]):
         assert "correct-horse" not in other["content"]
         assert "password" not in other["content"]
 
@@ -203,7 +203,7 @@ def test_names_get_an_ingress_with_tls() -> None:
 
 def test_the_commands_apply_one_after_the_other() -> None:
     result = made(**FULL)
-    assert [each["path"] for each in [result["settings"], *result["others"]]] == [
+    assert [each["path"] for each in (result["settings"], result["migrate"], result["app"])] == [
         "k8s/1-settings.yml", "k8s/2-migrate.yml", "k8s/3-app.yml",
     ]  # fmt: skip
     assert result["commands"][0] == "kubectl --namespace shops apply --filename k8s/1-settings.yml"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -215,3 +216,71 @@ def test_what_is_of_the_machine_that_has_built_an_image_is_left_out(tmp_path: Pa
     assert config["config"] == {"Cmd": ["x"], "Labels": {"a": "b"}}
     assert config["history"] == [{"created_by": "COPY x"}, {"created_by": "ADD y", "comment": "imported"}]
     assert manifest[0]["RepoTags"] == ["shop:1", "shop:2"]
+
+
+def fake_tool(directory: Path, name: str, *cases: str) -> tuple[ContainerTool, Path]:
+    """A program in the tool's place: writes down how it was called, and does what a case of the shell says."""
+    calls = directory / "calls"
+    fake = directory / name
+    fake.write_text(
+        f'#!/bin/sh\necho "$*" >>{calls}\ncase "$*" in\n' + "".join(f"{each} ;;\n" for each in cases) + "esac\n"
+    )
+    fake.chmod(0o755)
+    calls.touch()
+    return ContainerTool(name, str(fake)), calls
+
+
+@pytest.mark.parametrize(("name", "frees"), [("podman", "untag shop:2 shop:2"), ("buildah", "rmi shop:2")])
+def test_several_platforms_are_under_each_name_whatever_had_it(tmp_path: Path, name: str, frees: str) -> None:
+    tool, calls = fake_tool(
+        tmp_path, name,
+        f'"manifest exists shop:1") ls {tmp_path}/made >/dev/null 2>&1',
+        f'"manifest create shop:1") touch {tmp_path}/made',
+        '"manifest exists shop:2") exit 1',
+        '"manifest exists shop:3") exit 0',
+        '"manifest inspect shop:1") echo \'{"manifests": [{"digest": "sha256:aa"}]}\'',
+        '*inspect*shop:2) echo cd',
+    )  # fmt: skip
+    assert re.fullmatch("[0-9a-f]{64}", tool.make_index(["aa", "bb"], ["shop:1", "shop:2", "shop:3"]))
+    done = calls.read_text().splitlines()
+    assert [each for each in done if re.match("manifest (rm|create)|untag|rmi", each)] == [
+        "manifest create shop:1", frees, "manifest create shop:2", "manifest rm shop:3", "manifest create shop:3",
+    ]  # fmt: skip
+    added = [f"manifest add shop:{number} containers-storage:{image}" for number in (1, 2, 3) for image in ("aa", "bb")]
+    assert [each for each in done if each.startswith("manifest add")] == added
+
+
+@pytest.mark.parametrize(
+    ("name", "is_index", "pushed"),
+    [
+        ("podman", True, "manifest push --all shop:1 docker://shop:1"),
+        ("podman", False, "push shop:1"),
+        ("docker", False, "push shop:1"),
+    ],
+)
+def test_an_index_is_pushed_with_its_images(tmp_path: Path, name: str, is_index: bool, pushed: str) -> None:
+    tool, calls = fake_tool(tmp_path, name, f'"manifest exists"*) exit {int(not is_index)}')
+    tool.push("shop:1")
+    assert calls.read_text().splitlines()[-1] == pushed
+
+
+@pytest.mark.parametrize(
+    ("platform", "case", "sentence"),
+    [
+        (
+            "linux/arm64",
+            f"""build*) n=$3; echo x >$n; echo '{container_tool.PROBE_MARK} {{"path": "/p", "version": "3.13.1", "machine": "x86_64", "libc": ["glibc", "2.41"]}}'""",
+            "forge_image_base: base:1 is not to be had for linux/arm64: what comes is for x86_64.",
+        ),
+        (
+            "linux/arm64",
+            "build*) echo 'exec /usr/bin/python3: Exec format error'; exit 1",
+            "base:1 for linux/arm64 cannot be used: podman build failed: .* apt install qemu-user-static lets it",
+        ),
+        ("", "build*) echo 'Error: no such image'; exit 1", "base:1 cannot be used: .*Name one that this machine has"),
+    ],
+)
+def test_a_base_that_is_not_for_the_platform_is_said(tmp_path: Path, platform: str, case: str, sentence: str) -> None:
+    tool, _calls = fake_tool(tmp_path, "podman", case)
+    with pytest.raises(ContainerToolError, match=sentence):
+        tool.probe("base:1", platform)
