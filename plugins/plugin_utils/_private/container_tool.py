@@ -99,7 +99,7 @@ class ContainerTool:
             if self.name == "docker":
                 options += ["--progress", "plain", "--build-arg", f"SOURCE_DATE_EPOCH={time}"]
             else:
-                options += [*FORMAT, "--timestamp", str(time)]
+                options += [*FORMAT, "--layers", "--timestamp", str(time)]  # buildah would make one layer of all
             printed = self.run("build", *options, str(directory), seconds=BUILD_SECONDS)
             return id_file.read_text(encoding="ascii").strip().removeprefix("sha256:"), printed
 

@@ -48,6 +48,7 @@ class App:
     user: int = 10001
     replicas: int = 2
     max_replicas: int = 0
+    wait_seconds: int = 600
     cpu: str = "250m"
     memory_mb: int = 128
     memory_max_mb: int = 0
@@ -215,6 +216,7 @@ class App:
             "spec": {
                 **({} if self.scales() else {"replicas": self.replicas}),
                 "revisionHistoryLimit": self.keep,
+                "progressDeadlineSeconds": self.wait_seconds,
                 "selector": {"matchLabels": self.selector("web")},
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
                 "template": template,
