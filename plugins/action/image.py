@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
                 return {**result, "changed": not before, "tags": tags, "id": before}
             if settings_text:
                 write_private(Path(args["env_file"]).expanduser(), settings_text)
-            image = self._build(tool, tags, record, args["layers"], args["files"], workspace)
+            image = self._build(tool, tags, record, args, workspace)
             if args["push"]:
                 for tag in tags:
                     tool.push(tag)
@@ -75,17 +75,19 @@ class ActionModule(ActionBase):
         tool: ContainerTool,
         tags: list[str],
         record: BuildRecord,
-        layers: dict[str, str],
-        files: dict[str, str],
+        args: dict[str, Any],
         workspace: Workspace,
     ) -> str:
         """:returns: id of the image."""
         lock = without_secrets("".join(Path(each).read_text(encoding="utf-8") for each in record.locks))
         materials = bill_of_materials(with_names(lock, record.extra_wheels), workspace)
         images = []
-        for platform, layer in layers.items():
+        for platform, layer in args["layers"].items():
             with tempfile.TemporaryDirectory() as scratch:
-                write_context(Path(scratch), Path(record.code), Path(layer), materials, files)
-                built = tool.build(Path(scratch), platform, seconds_of(record.time))[0]
-                images.append(tool.give_names(built, tags if len(layers) == 1 else []))
+                write_context(Path(scratch), Path(record.code), Path(layer), materials, args["files"])
+                time = seconds_of(record.time)
+                built = tool.build(Path(scratch), platform, time)[0]
+                images.append(
+                    tool.give_names(built, tags if len(args["layers"]) == 1 else [], args["base"], platform, time)
+                )
         return images[0] if len(images) == 1 else tool.make_index(images, tags)

@@ -21,6 +21,10 @@ options:
     description: Id of the release, as M(thecodeforge.fastapi.build) returns it.
     type: str
     required: true
+  base:
+    description: Image that the C(Containerfile) starts from.
+    type: str
+    required: true
   layers:
     description:
       - Archive of the layer for each platform, such as V(linux/arm64). An empty one is the controller's own.
@@ -65,6 +69,7 @@ EXAMPLES = r"""
   thecodeforge.fastapi.image:
     name: registry.example.org/shop:1.4
     release: "{{ build.release }}"
+    base: docker.io/library/python:3.13-slim-trixie
     layers:
       linux/amd64: "{{ build.hosts.amd64.blob.path }}"
       linux/arm64: "{{ build.hosts.arm64.blob.path }}"
@@ -91,6 +96,7 @@ tags:
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "release": {"type": "str", "required": True},
+    "base": {"type": "str", "required": True},
     "layers": {"type": "dict", "required": True},
     "files": {"type": "dict", "required": True},
     "environment": {"type": "str", "default": "", "no_log": True},

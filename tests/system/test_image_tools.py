@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,8 +174,9 @@ def test_one_name_has_an_image_for_each_platform(
     assert set(found) == {"linux/amd64", "linux/arm64"}
     assert "changed=0" in storage.image(source, **variables)
     assert platforms(storage, name) == found
-    (release,) = {tag.rpartition(":")[2] for tag in storage.podman("images", "--format", "{{.Repository}}:{{.Tag}}").split() if "two" not in tag and "shop" in tag}  # fmt: skip
-    assert platforms(storage, f"registry.invalid/shop:{release}") == found
+    release = re.search(rf"{name} ([0-9a-f]{{12}}) ", said)
+    assert release
+    assert platforms(storage, f"registry.invalid/shop:{release[1]}") == found
 
     script = "import platform, uvloop.loop; print(platform.machine(), uvloop.loop.__file__)"
     image = f"registry.invalid/shop@{found['linux/arm64']}"
@@ -207,9 +210,100 @@ def test_a_platform_that_the_base_has_not_is_said(storage: Storage, source: Path
 # -- docker ----------------------------------------------------------------------------------------
 
 
+# A node shares its control groups with the machine, which a container of a container cannot be shown: so they are mounted anew, from
+# where the daemon is.
 DAEMON = """
 apt-get -qq update
 DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends docker.io docker-cli docker-buildx >/dev/null 2>&1
-systemctl stop docker docker.socket
-systemd-run --quiet --unit forge-dockerd dockerd --host tcp://0.0.0.0:2375 --storage-driver vfs --iptables=false --bridge none
+systemctl stop docker docker.socket containerd
+systemd-run --quiet --unit docker-of-the-test unshare --cgroup --mount sh -c '
+    umount -R /sys/fs/cgroup; mount -t tmpfs cgroup /sys/fs/cgroup
+    for each in cpu cpuset memory devices freezer blkio pids; do
+        mkdir /sys/fs/cgroup/$each; mount -t cgroup -o $each cgroup /sys/fs/cgroup/$each
+    done
+    exec dockerd --host tcp://0.0.0.0:2375 --tls=false --storage-driver vfs --iptables=false --ip6tables=false'
 """
+
+
+@pytest.fixture(scope="module")
+def docker(base: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """Docker's engine on a node, and its program here."""
+    name, archive = base
+    storage = Storage(tmp_path_factory.mktemp("docker"), name)
+    with Fleet(lab_set=f"{SET}docker", without_database=True).with_nodes("docker=debian13:forge_app") as fleet:
+        fleet.on("docker", DAEMON)
+        programs, config = storage.home / "bin", storage.home / "config" / "cli-plugins"
+        for path, target in (("/usr/bin/docker", programs), ("/usr/libexec/docker/cli-plugins/docker-buildx", config)):
+            target.mkdir(parents=True)
+            subprocess.run(
+                as_root(["podman", "cp", f"forge-lab-{fleet.lab_set}-docker:{path}", str(target)]), check=True
+            )
+        storage.path = f"{programs}:{os.environ['PATH']}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DOCKER_HOST", f"tcp://{fleet.address('docker')}:2375")
+            patch.setenv("DOCKER_CONFIG", str(config.parent))
+            fleet.until(lambda: run_docker(storage, "info", check=False), what="the daemon")
+            run_docker(storage, "load", "--quiet", "--input", str(archive))
+            yield storage
+
+
+def run_docker(storage: Storage, *arguments: str, check: bool = True) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], env={**os.environ, "PATH": storage.path}, capture_output=True, text=True
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def test_docker_makes_the_same_image_from_an_empty_cache(docker: Storage, source: Path) -> None:
+    assert "changed=1" in docker.image(source, forge_image_tool="docker")
+    first = run_docker(docker, "image", "inspect", "--format", "{{.Id}}", NAME)
+    run_docker(docker, "rmi", "--force", first)
+    run_docker(docker, "builder", "prune", "--all", "--force")
+    assert "changed=1" in docker.image(source, forge_image_tool="docker")
+    assert run_docker(docker, "image", "inspect", "--format", "{{.Id}}", NAME) == first
+    assert "changed=0" in docker.image(source, forge_image_tool="docker")
+
+
+def test_a_change_of_code_is_a_layer_for_docker_too(docker: Storage, source: Path) -> None:
+    docker.image(source, forge_image_tool="docker")
+    layers = ("image", "inspect", "--format", "{{json .RootFS.Layers}}")
+    before = json.loads(run_docker(docker, *layers, NAME))
+    (source / "shop" / "version.py").write_text("VERSION = 3\n")
+    docker.image(source, forge_image_tool="docker", forge_image="registry.invalid/shop:next")
+    after = json.loads(run_docker(docker, *layers, "registry.invalid/shop:next"))
+    assert [index for index, each in enumerate(before) if each != after[index]] == [len(before) - 2]
+    assert len(before) == len(after)  # the last is that of WORKDIR, which is empty
+
+
+def test_what_docker_runs_serves_and_ends_by_itself(docker: Storage, source: Path) -> None:
+    docker.image(source, forge_image_tool="docker")
+    container = run_docker(docker, "run", "--detach", "--read-only", "--publish", "8000:8000", NAME)
+    try:
+        url = f"http://{os.environ['DOCKER_HOST'].split('/')[2].split(':')[0]}:8000/healthz"
+        deadline = time.monotonic() + 60
+        while not answers(url):
+            assert time.monotonic() < deadline, run_docker(docker, "logs", container)
+            time.sleep(0.2)
+        assert run_docker(docker, "exec", container, "id", "-u") == "10001"
+        health = ("inspect", "--format", "{{.State.Health.Status}}", container)
+        while run_docker(docker, *health) != "healthy":
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        run_docker(docker, "stop", "--time", "30", container)
+        assert run_docker(docker, "inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+    finally:
+        run_docker(docker, "rm", "--force", container, check=False)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_several_platforms_are_not_dockers(docker: Storage, source: Path) -> None:
+    several = ["linux/amd64", "linux/arm64"]
+    said = docker.image(source, check=False, forge_image_tool="docker", forge_image_platforms=several)
+    assert "forge_image_platforms: several platforms under one name need podman or buildah, and here is docker" in said

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,11 +16,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 TOOLS = ("podman", "buildah", "docker")
 # What only podman and buildah have: docker's own format is their other one, and OCI's has no HEALTHCHECK.
 FORMAT = ("--format", "docker")
+# Docker's older builder knows neither --output nor --progress; until 23.0 it is the one that is taken by itself.
+ENVIRONMENT = {"DOCKER_BUILDKIT": "1"}
 BUILD_SECONDS, PUSH_SECONDS, SAVE_SECONDS = 1800, 1800, 600
 # Says in a base image what runs there; the word before it tells it from what the tool prints.
 PROBE_MARK = "forge-image-base"
@@ -75,7 +78,7 @@ class ContainerTool:
         try:
             done = subprocess.run(
                 [self.path, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", timeout=seconds, check=False,
+                text=True, errors="replace", timeout=seconds, check=False, env={**os.environ, **ENVIRONMENT},
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ContainerToolError(f"{self.name} {arguments[0]} took longer than {seconds} s.") from None
@@ -113,34 +116,47 @@ class ContainerTool:
         options += ["--platform", platform] if platform else []
         self.run("build", *options, str(directory), seconds=BUILD_SECONDS)
 
-    def give_names(self, image: str, names: Sequence[str]) -> str:
-        """Give an image its names, and leave out what podman and buildah note of the machine that has built it: only then has
-        the same input the same id.
+    def give_names(self, image: str, names: Sequence[str], base: str, platform: str = "", time: int = 0) -> str:
+        """Give an image its names, and leave out what is of the machine that has built it: only then has the same input the same id.
 
+        :param base: image that it was built from.
+        :param platform: as when it was built.
+        :param time: the same.
         :returns: its id.
         :raises ContainerToolError: when that fails.
         """
-        if self.name == "docker":
-            for name in names:
-                self.run("tag", image, name)
-            return image
         with tempfile.TemporaryDirectory() as scratch:
             built, named = Path(scratch, "built.tar"), Path(scratch, "named.tar")
-            if self.name == "podman":
-                self.run(
-                    "save", "--quiet", "--format", "docker-archive", "--output", str(built), image, seconds=SAVE_SECONDS
-                )
-            else:
+            if self.name == "buildah":
                 self.run("push", "--quiet", image, f"docker-archive:{built}", seconds=SAVE_SECONDS)
-            found = reproducible_archive(built, named, names)
-            built.unlink()
-            if self.name == "podman":
-                self.run("load", "--quiet", "--input", str(named), seconds=SAVE_SECONDS)
             else:
+                options = ["--quiet", "--format", "docker-archive"] if self.name == "podman" else []
+                self.run("save", *options, "--output", str(built), image, seconds=SAVE_SECONDS)
+            # Docker's builder takes the time for the image alone, and not for the files that it makes.
+            kept = self.count_layers(base, platform) if self.name == "docker" else None
+            found = reproducible_archive(built, named, names, kept, time)
+            built.unlink()
+            if self.name == "buildah":
                 self.run("pull", "--quiet", f"docker-archive:{named}", seconds=SAVE_SECONDS)
                 for name in names:
                     self.run("tag", found, name)
+            else:
+                self.run("load", "--quiet", "--input", str(named), seconds=SAVE_SECONDS)
+            if self.name == "docker" and found != image:
+                self.remove(image)
             return found
+
+    def count_layers(self, base: str, platform: str = "") -> int:
+        """How many layers a base image has. Docker's builder need not keep it under its name: so one is built that has no more.
+
+        :raises ContainerToolError: when that fails.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            Path(scratch, "Containerfile").write_text(f"FROM {base}\nLABEL forge.layers=\n", encoding="utf-8")
+            image, _printed = self.build(Path(scratch), platform)
+        layers = json.loads(self.run("image", "inspect", "--format", "{{json .RootFS.Layers}}", image))
+        self.remove(image)
+        return len(layers)
 
     def make_index(self, images: Sequence[str], names: Sequence[str]) -> str:
         """Put the images of several platforms under each of their names, which have been free or another image's.
@@ -235,21 +251,24 @@ class ContainerTool:
             self.run("push", name, seconds=PUSH_SECONDS)
 
 
-def reproducible_archive(built: Path, named: Path, names: Sequence[str]) -> str:
+def reproducible_archive(built: Path, named: Path, names: Sequence[str], kept: int | None = None, time: int = 0) -> str:
     """Write an image (docker save) anew, without what is of the machine that has built it.
 
+    :param kept: how many layers are as they should be; None when all are.
+    :param time: of the files in the others, in seconds since 1970.
     :returns: its id, the hash of its configuration.
     """
-    with tarfile.open(built) as source, tarfile.open(named, "w") as target:
+    with tarfile.open(built) as source, tarfile.open(named, "w") as target, tempfile.TemporaryFile() as scratch:
 
         def read(name: str) -> bytes:
             handle = source.extractfile(name)
             return handle.read() if handle else b""
 
-        def write(name: str, content: bytes) -> None:
+        def write(name: str, content: IO[bytes]) -> None:
             entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            target.addfile(entry, io.BytesIO(content))
+            entry.size = content.seek(0, io.SEEK_END)
+            content.seek(0)
+            target.addfile(entry, content)
 
         manifest = json.loads(read("manifest.json"))[0]
         config = {
@@ -260,13 +279,40 @@ def reproducible_archive(built: Path, named: Path, names: Sequence[str]) -> str:
         for step in config["history"]:
             if step.get("comment", "").startswith("FROM "):
                 del step["comment"]
+        layers: dict[str, None] = {}
+        for number, layer in enumerate(manifest["Layers"]):
+            content = source.extractfile(layer)  # also where it is a link to one that is the same
+            assert content is not None
+            if kept is not None and number >= kept:
+                scratch.seek(0)
+                scratch.truncate()
+                layer = at_time(content, scratch, time)
+                config["rootfs"]["diff_ids"][number] = f"sha256:{layer}"
+                layer, content = f"{layer}.tar", scratch
+            if layer not in layers:
+                write(layer, content)
+            layers[layer] = None
+            manifest["Layers"][number] = layer
         text = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
         image = hashlib.sha256(text).hexdigest()
-        write(f"{image}.json", text)
-        for layer in dict.fromkeys(manifest["Layers"]):
-            target.addfile(source.getmember(layer), source.extractfile(layer))
-        write("manifest.json", json.dumps([{**manifest, "Config": f"{image}.json", "RepoTags": list(names)}]).encode())
+        write(f"{image}.json", io.BytesIO(text))
+        listed = [{"Config": f"{image}.json", "RepoTags": list(names), "Layers": manifest["Layers"]}]
+        write("manifest.json", io.BytesIO(json.dumps(listed).encode()))
     return image
+
+
+def at_time(layer: IO[bytes], target: IO[bytes], time: int) -> str:
+    """Write a layer whose files are all of one time.
+
+    :returns: its hash.
+    """
+    with tarfile.open(fileobj=layer) as source, tarfile.open(fileobj=target, mode="w") as made:
+        for entry in source:
+            entry.mtime = time
+            entry.pax_headers = {name: text for name, text in entry.pax_headers.items() if not name.endswith("time")}
+            made.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
+    target.seek(0)
+    return hashlib.file_digest(target, "sha256").hexdigest()
 
 
 def name_for(base: str, platform: str) -> str:
@@ -281,7 +327,7 @@ def probe_hint(error: str, output: str = "") -> str:
     """
     if "exec format" in f"{error} {output}".lower():
         return "This machine does not run that platform's programs: apt install qemu-user-static lets it."
-    if "python3" in error:
+    if re.search(r"(?i)python3.*(not found|no such file)", error):
         return "It needs python3 in its path, as docker.io/library/python:3.13-slim-trixie has it."
     if "daemon" in error.lower():
         return "Start that, or choose another one with forge_image_tool."
