@@ -312,7 +312,10 @@ def at_time(layer: IO[bytes], target: IO[bytes], time: int) -> str:
             entry.pax_headers = {name: text for name, text in entry.pax_headers.items() if not name.endswith("time")}
             made.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
     target.seek(0)
-    return hashlib.file_digest(target, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for part in iter(lambda: target.read(1 << 20), b""):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def name_for(base: str, platform: str) -> str:

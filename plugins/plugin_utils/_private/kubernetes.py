@@ -107,8 +107,7 @@ class App:
     @property
     def settings_hash(self) -> str:
         """Of all settings: objects have it in their names, so that a rollback of a Deployment brings its settings back."""
-        content = json.dumps([dict(self.settings), [dict(each) for each in self.files]], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:10]
+        return short_hash([dict(self.settings), [dict(each) for each in self.files]])
 
     @property
     def settings_name(self) -> str:
@@ -233,12 +232,10 @@ class App:
             restartPolicy="Never",
             **({"initContainers": containers[:-1]} if containers[1:] else {}),
         )
-        return {
-            **self.head(
-                "batch/v1", "Job", f"{self.name}-migrate-{lower_name(self.release)}-{self.settings_hash}", "migrate"
-            ),
-            "spec": {"backoffLimit": 0, "activeDeadlineSeconds": self.migrations_timeout, "template": template},
-        }
+        spec = {"backoffLimit": 0, "activeDeadlineSeconds": self.migrations_timeout, "template": template}
+        # What a job does cannot be changed: another one has another name.
+        name = f"{self.name}-migrate-{lower_name(self.release)}-{short_hash(spec)}"
+        return {**self.head("batch/v1", "Job", name, "migrate"), "spec": spec}
 
     def process(self, name: str, process: Mapping[str, Any]) -> Manifest:
         """A process of the inventory: a CronJob where it has a schedule, else a Deployment."""
@@ -356,6 +353,11 @@ class App:
             f"{LABEL}/version": self.release,
             f"{LABEL}/managed-by": "thecodeforge.fastapi",
         }
+
+
+def short_hash(content: Any) -> str:
+    """For a name that is another one when the content is."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def lower_name(text: str) -> str:

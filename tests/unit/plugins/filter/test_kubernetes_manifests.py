@@ -110,6 +110,12 @@ def test_settings_have_their_hash_in_their_names_so_that_a_rollback_brings_them_
     assert objects(made()) == first
 
 
+@pytest.mark.parametrize("changed", [{"migrations": ["alembic upgrade 2"]}, {"cpu": "1"}, {"release": "1123456789ab"}])
+def test_a_job_that_does_something_else_has_another_name(changed: dict[str, Any]) -> None:
+    options = {"migrations": ["alembic upgrade head"]}
+    assert made(**{**options, **changed})["job"] != made(**options)["job"] == made(**options)["job"]
+
+
 def pod(found: dict[tuple[str, str], dict[str, Any]], kind: str = "Deployment", name: str = "shop") -> dict[str, Any]:
     spec = found[kind, name]["spec"]
     spec = spec["jobTemplate"]["spec"] if kind == "CronJob" else spec

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -264,12 +265,15 @@ def test_an_index_is_pushed_with_its_images(tmp_path: Path, name: str, is_index:
     assert calls.read_text().splitlines()[-1] == pushed
 
 
+WRONG = '{"path": "/p", "version": "3.13.1", "machine": "x86_64", "libc": ["glibc", "2.41"]}'
+
+
 @pytest.mark.parametrize(
     ("platform", "case", "sentence"),
     [
         (
             "linux/arm64",
-            f"""build*) n=$3; echo x >$n; echo '{container_tool.PROBE_MARK} {{"path": "/p", "version": "3.13.1", "machine": "x86_64", "libc": ["glibc", "2.41"]}}'""",
+            f"""build*) echo x >$3; echo '{container_tool.PROBE_MARK} {WRONG}'""",
             "forge_image_base: base:1 is not to be had for linux/arm64: what comes is for x86_64.",
         ),
         (
@@ -284,3 +288,43 @@ def test_a_base_that_is_not_for_the_platform_is_said(tmp_path: Path, platform: s
     tool, _calls = fake_tool(tmp_path, "podman", case)
     with pytest.raises(ContainerToolError, match=sentence):
         tool.probe("base:1", platform)
+
+
+def test_layers_that_docker_has_made_are_all_of_one_time_and_the_bases_stay(tmp_path: Path) -> None:
+    def layer(time: int, text: str) -> bytes:
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as tar:
+            entry = tarfile.TarInfo("file")
+            entry.size, entry.mtime, entry.pax_headers = (
+                len(text),
+                time,
+                {"mtime": f"{time}.5", "SCHILY.xattr.user.a": "b"},
+            )
+            tar.addfile(entry, io.BytesIO(text.encode()))
+        return made.getvalue()
+
+    def saved(name: str, time: int) -> Path:
+        path = tmp_path / name
+        parts = {"base": layer(7, "base"), "ours": layer(time, "ours")}
+        config = {"config": {}, "history": [], "rootfs": {"diff_ids": ["sha256:base", "sha256:ours"]}}
+        texts = {"c": json.dumps(config).encode(), **parts}
+        texts["manifest.json"] = json.dumps([{"Config": "c", "RepoTags": None, "Layers": list(parts)}]).encode()
+        with tarfile.open(path, "w") as tar:
+            for each, content in texts.items():
+                entry = tarfile.TarInfo(each)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return path
+
+    named = tmp_path / "named"
+    ids = [reproducible_archive(saved(f"at-{time}", time), named, ["shop:1"], 1, 100) for time in (1000, 2000)]
+    assert ids[0] == ids[1]
+    with tarfile.open(named) as tar:
+        manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]
+        base, ours = [(tar.extractfile(each) or io.BytesIO()).read() for each in manifest["Layers"]]
+        config = json.load(tar.extractfile(manifest["Config"]) or io.BytesIO())
+    assert base == layer(7, "base")
+    assert config["rootfs"]["diff_ids"] == ["sha256:base", f"sha256:{hashlib.sha256(ours).hexdigest()}"]
+    with tarfile.open(fileobj=io.BytesIO(ours)) as tar:
+        (entry,) = tar.getmembers()
+    assert (entry.mtime, entry.pax_headers) == (100, {"SCHILY.xattr.user.a": "b"})
