@@ -87,6 +87,12 @@ class Cluster:
             "forge_kubernetes_directory": str(self.directory / "kubernetes"),
             "forge_kubernetes_apply": True,
             "forge_kubernetes_wait_seconds": 120,
+            "forge_kubernetes_max_replicas": 3,
+            "forge_edge_names": ["parts.example.org"],
+            "forge_processes": {
+                "worker": {"command": "python -c 'import time; time.sleep(9999)'"},
+                "nightly": {"command": "alembic current", "schedule": "daily", "once": True},
+            },
             **self.variables,
             **variables,
         }
@@ -150,6 +156,22 @@ def test_it_is_applied_and_serves(cluster: Cluster) -> None:
     assert SECRET not in spec
     assert PASSWORD not in spec
     assert cluster.kubectl("exec", "deployment/parts", "--", "id", "-u") == "10001"
+
+
+def test_what_is_around_the_app_is_there_and_works(cluster: Cluster) -> None:
+    kinds = "ingress,networkpolicy,poddisruptionbudget,horizontalpodautoscaler,service"
+    names = cluster.kubectl("get", kinds, "--selector", "app.kubernetes.io/name=parts", "--output", "name").split()
+    assert {name.rpartition("/")[2] for name in names} == {"parts"}
+    assert len(names) == 5
+    cluster.kubectl("rollout", "status", "deployment/parts-worker", "--timeout", "60s")
+    cluster.kubectl("create", "job", "once", "--from", "cronjob/parts-nightly")
+    cluster.kubectl("wait", "--for", "condition=complete", "--timeout", "60s", "job/once")
+    assert "0001 (head)" in cluster.kubectl("logs", "job/once")
+    pods = "jsonpath={.status.readyReplicas}"
+    deadline = time.monotonic() + 90  # the autoscaler brings the least that it may have
+    while cluster.kubectl("get", "deployment", "parts", "--output", pods) != "2":
+        assert time.monotonic() < deadline
+        time.sleep(1)
 
 
 def test_a_release_under_load_loses_nothing_and_goes_back_with_its_settings(cluster: Cluster) -> None:
