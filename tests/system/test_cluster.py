@@ -141,7 +141,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.variables["forge_kubernetes_image"] = made.image("1")
         yield made
     finally:
-        made.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        made.kubectl("delete", "namespace", NAMESPACE, "--timeout", "180s")
 
 
 def test_it_is_applied_and_serves(cluster: Cluster) -> None:
