@@ -91,7 +91,7 @@ class Cluster:
             "forge_edge_names": ["parts.example.org"],
             "forge_processes": {
                 "worker": {"command": "python -c 'import time; time.sleep(9999)'"},
-                "nightly": {"command": "alembic current", "schedule": "daily", "once": True},
+                "nightly": {"command": "alembic current", "schedule": "minutely", "once": True},
             },
             **self.variables,
             **variables,
@@ -151,7 +151,7 @@ def test_it_is_applied_and_serves(cluster: Cluster) -> None:
     printed = cluster.play("kubernetes")
     assert SECRET not in printed + would
     assert "changed=0" in cluster.play("kubernetes")
-    assert httpx.post(f"{cluster.url}/parts", json={"serial": "b-1", "name": "bolt"}).status_code == 201
+    assert httpx.post(f"{cluster.url}/parts", json={"serial": "b-1", "name": "bolt"}).status_code in (201, 409)
     spec = cluster.kubectl("get", "deployment,job,configmap", "--output", "yaml")
     assert SECRET not in spec
     assert PASSWORD not in spec
@@ -164,9 +164,14 @@ def test_what_is_around_the_app_is_there_and_works(cluster: Cluster) -> None:
     assert {name.rpartition("/")[2] for name in names} == {"parts"}
     assert len(names) == 5
     cluster.kubectl("rollout", "status", "deployment/parts-worker", "--timeout", "60s")
-    cluster.kubectl("create", "job", "once", "--from", "cronjob/parts-nightly")
-    cluster.kubectl("wait", "--for", "condition=complete", "--timeout", "60s", "job/once")
-    assert "0001 (head)" in cluster.kubectl("logs", "job/once")
+    nightly = ("--selector", "app.kubernetes.io/component=process-nightly")
+    deadline = time.monotonic() + 180
+    while "Complete" not in cluster.kubectl(
+        "get", "jobs", *nightly, "--output", "jsonpath={..status.conditions[*].type}"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(2)
+    assert "0001 (head)" in cluster.kubectl("logs", *nightly)
     pods = "jsonpath={.status.readyReplicas}"
     deadline = time.monotonic() + 90  # the autoscaler brings the least that it may have
     while cluster.kubectl("get", "deployment", "parts", "--output", pods) != "2":
