@@ -1,0 +1,88 @@
+#!/usr/bin/python
+# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_info
+short_description: What there is of backups of a PostgreSQL cluster
+version_added: 1.1.0
+description:
+  - Reads what Debian's C(pg_backupcluster) keeps, and asks the server what of its WAL was received.
+  - Reads only.
+author: The Code Forge (@thecodeforge)
+options:
+  cluster:
+    description: Version and name, such as V(15/main).
+    type: str
+    required: true
+  port:
+    description: Port of its server.
+    type: int
+    required: true
+  base_hours:
+    description: How old the newest base backup may be.
+    type: int
+    default: 192
+  wal_minutes:
+    description: How long WAL may not have been received.
+    type: int
+    default: 15
+  offsite_minutes:
+    description: How old the newest copy in another place may be, where there are copies.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - thecodeforge.fastapi._attributes
+"""
+
+EXAMPLES = r"""
+- name: Ask for backups
+  thecodeforge.fastapi.backup_info:
+    cluster: 15/main
+    port: 5432
+  become: true
+"""
+
+RETURN = r"""
+state:
+  description: >-
+    C(owner), the app that the backups were set up for; C(backups), each with C(path), C(kind), C(end), C(seconds) and C(bytes); the age in
+    seconds of the newest C(base_age), C(dump_age), C(wal_age) and C(offsite_age); C(slot); C(offsite), whether there are copies; C(free_bytes); and C(same_disk) as the database.
+  returned: success
+  type: dict
+problems:
+  description: What is wrong with them, a sentence each.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._private.backup import problems, state_of
+from ..module_utils._private.errors import tells_what_the_host_refuses
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "cluster": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "base_hours": {"type": "int", "default": 192},
+    "wal_minutes": {"type": "int", "default": 15},
+    "offsite_minutes": {"type": "int", "default": 60},
+}
+
+
+@tells_what_the_host_refuses
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
+    state = state_of(params["cluster"], params["port"], time.time())
+    found = problems(state, params["base_hours"], params["wal_minutes"], params["offsite_minutes"])
+    module.exit_json(changed=False, state=state, problems=found)
+
+
+if __name__ == "__main__":
+    main()
