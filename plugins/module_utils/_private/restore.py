@@ -26,9 +26,14 @@ SELECT coalesce(json_agg(json_build_array(n.nspname, c.relname, ARRAY(
     SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     AND a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype, 'date'::regtype) ORDER BY a.attnum)) ORDER BY 1, 2), '[]')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
 """
-DATABASES = "SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> 'postgres'"
+DATABASES = """
+SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> 'postgres'
+"""
+COUNT = "SELECT json_build_object('rows', count(*), 'newest', {newest}) FROM {table}"
+# What the server has sent and its receivers have on their disks.
+RECEIVED = "SELECT coalesce(bool_or(flush_lsn >= '{lsn}'), false) FROM pg_stat_replication WHERE application_name LIKE 'pg_receivewal%'"
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def receive_all(port: int, seconds: float = 60) -> None:
     query(port, "SELECT txid_current()")  # has a commit of its own
     wanted = query(port, "SELECT pg_current_wal_flush_lsn()")
     deadline = time.monotonic() + seconds
-    reached = f"SELECT coalesce(bool_or(flush_lsn >= '{wanted}'), false) FROM pg_stat_replication WHERE application_name LIKE 'pg_receivewal%'"
+    reached = RECEIVED.format(lsn=wanted)
     while query(port, reached) != "t":
         if time.monotonic() > deadline:
             raise BackupError(
@@ -207,9 +212,7 @@ def contents(port: int) -> dict[str, dict[str, Any]]:
         for schema, table, moments in json.loads(query(port, TABLES, database)):
             newest = ", ".join(f"max({quoted(name)})::timestamptz" for name in moments)
             newest = f"greatest({newest})" if newest else "NULL::timestamptz"
-            text = (
-                f"SELECT json_build_object('rows', count(*), 'newest', {newest}) FROM {quoted(schema)}.{quoted(table)}"
-            )
+            text = COUNT.format(newest=newest, table=f"{quoted(schema)}.{quoted(table)}")
             found[f"{database}: {schema}.{table}"] = json.loads(query(port, text, database))
     return found
 
