@@ -93,7 +93,7 @@ def test_the_first_run_backs_up_and_the_second_changes_nothing(data: Data) -> No
 def test_what_was_written_before_a_moment_is_restored_beside_what_serves(data: Data) -> None:
     with data.writing():
         time.sleep(3)
-        moment, clock = data.now(), time.time()
+        clock, moment = time.time(), data.now()
         time.sleep(3)
     before = {serial for serial, at in data.written.items() if at < clock}
     assert len(before) > 10
