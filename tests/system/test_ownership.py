@@ -89,7 +89,7 @@ INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -qq update && DEBIAN_FRONTEND=
 KEEPERS = {
     "supervisor": (
         f"{INSTALL} supervisor && printf '[program:web]\ncommand=python3 -m http.server PORT\nstopasgroup=true\n' "
-        ">/etc/supervisor/conf.d/web.conf && supervisorctl update",
+        ">/etc/supervisor/conf.d/web.conf && until supervisorctl update; do sleep 0.5; done",
         "python3 (unit supervisor.service)",
         "systemctl disable --now supervisor",
     ),
