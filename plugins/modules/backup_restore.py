@@ -22,9 +22,11 @@ options:
     type: int
     required: true
   target:
-    description: Name of the restored one.
+    description: >-
+      Name of the restored one. Empty is V(restored), or that with a number, for V(restored); the only one that there is for V(switched). Needed
+      for V(removed).
     type: str
-    required: true
+    default: ""
   state:
     description: What is to be done - restore it, let it take the place of O(cluster), or remove the one that does not serve.
     type: str
@@ -44,13 +46,16 @@ EXAMPLES = r"""
   thecodeforge.fastapi.backup_restore:
     cluster: 15/main
     port: 5432
-    target: restored
     at: 2026-11-26 14:03
   become: true
   register: restored
 """
 
 RETURN = r"""
+target:
+  description: Name of the restored cluster.
+  returned: success
+  type: str
 backup:
   description: Path of the base backup.
   returned: when restored
@@ -92,8 +97,10 @@ from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.restore import (
     Cluster,
     bytes_of,
+    clusters_of,
     compared,
     contents,
+    is_copy,
     is_restored,
     receive_all,
     remove,
@@ -104,7 +111,7 @@ from ..module_utils._private.restore import (
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "cluster": {"type": "str", "required": True},
     "port": {"type": "int", "required": True},
-    "target": {"type": "str", "required": True},
+    "target": {"type": "str", "default": ""},
     "state": {"type": "str", "choices": ["restored", "switched", "removed"], "default": "restored"},
     "at": {"type": "str", "default": ""},
 }
@@ -113,9 +120,9 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def restored(params: dict[str, Any], live: Cluster, target: Cluster, check_mode: bool) -> dict[str, Any]:
     began = time.monotonic()
     moment = moment_of(params["at"], time.time())
+    backup = base_for(backups_in(directory_of(str(live))), moment)
     if target.exists():
         raise BackupError(f"The cluster {target} is there already: let it take over, remove it, or give another name.")
-    backup = base_for(backups_in(directory_of(str(live))), moment)
     runs = run(["systemctl", "is-active", "--quiet", live.unit]).returncode == 0
     needed, free = bytes_of(live.data), shutil.disk_usage("/var/lib/postgresql").free
     if needed > free:
@@ -131,30 +138,52 @@ def restored(params: dict[str, Any], live: Cluster, target: Cluster, check_mode:
     return {"backup": backup.path, "bytes": bytes_of(target.data), "seconds": seconds, "tables": tables, **result}
 
 
+def target_of(params: dict[str, Any], live: Cluster) -> Cluster:
+    """The cluster that is meant.
+
+    :raises BackupError: when that is not certain.
+    """
+    if params["target"]:
+        return Cluster(live.version, params["target"])
+    if params["state"] == "restored":
+        names = ("restored", *(f"restored{number}" for number in range(2, 100)))
+        return next(each for each in (Cluster(live.version, name) for name in names) if not each.exists())
+    copies = [each for each in clusters_of(live.version) if is_copy(each)]
+    if len(copies) == 1:
+        return copies[0]
+    if not copies:
+        raise BackupError("There is no restored cluster: restore one first, with -e at=MOMENT.")
+    raise BackupError(
+        f"There are several restored clusters ({', '.join(map(str, copies))}): name one in forge_restore_cluster."
+    )
+
+
 @tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
     live = Cluster.parse(params["cluster"])
-    target = Cluster(live.version, params["target"])
     result: dict[str, Any] = {}
     try:
+        target = target_of(params, live)
         if params["state"] == "restored":
             result = restored(params, live, target, module.check_mode)
         elif params["state"] == "switched":
-            if not target.exists() or not is_restored(target):
-                raise BackupError(f"There is no restored cluster {target}: restore one first, with -e at=MOMENT.")
+            if not target.exists() or not is_copy(target):
+                raise BackupError(
+                    f"The cluster {target} is none that was restored and waits: restore one first, with -e at=MOMENT."
+                )
             if not module.check_mode:
                 switch(live, params["port"], target)
         elif not target.exists():
-            module.exit_json(changed=False)
+            module.exit_json(changed=False, target=target.name)
         elif str(target) == str(live) or not is_restored(target):
             raise BackupError(f"The cluster {target} serves, or was not restored here: it is not removed.")
         elif not module.check_mode:
             remove(target)
     except BackupError as error:
         module.fail_json(msg=f"{error} What serves was not changed.")
-    module.exit_json(changed=True, **result)
+    module.exit_json(changed=True, target=target.name, **result)
 
 
 if __name__ == "__main__":

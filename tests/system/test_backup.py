@@ -151,7 +151,11 @@ def test_a_server_that_was_destroyed_comes_back_while_the_app_waits(data: Data) 
         ({"at": "2099-01-01 00:00"}, "2099-01-01 00:00:00 UTC has not come yet."),
         ({"at": "2001-01-01 00:00"}, "No base backup is as old as 2001-01-01 00:00:00 UTC: the oldest one is of 20"),
         ({}, "Say one of -e at='2026-11-26 14:03'"),
-        ({"switch": True, "forge_restore_cluster": "none"}, "There is no restored cluster 15/none: restore one first"),
+        ({"switch": True}, "There is no restored cluster: restore one first, with -e at=MOMENT."),
+        (
+            {"switch": True, "forge_restore_cluster": "none"},
+            "The cluster 15/none is none that was restored and waits: restore one first",
+        ),
     ],
 )
 def test_bad_input_is_a_sentence(data: Data, variables: dict[str, object], sentence: str) -> None:

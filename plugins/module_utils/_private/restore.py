@@ -205,6 +205,18 @@ def is_restored(target: Cluster) -> bool:
     return os.path.exists(os.path.join(target.configuration, "conf.d", OWN))
 
 
+def is_copy(target: Cluster) -> bool:
+    """Whether it was restored, and has not taken over."""
+    path = os.path.join(target.configuration, "conf.d", OWN)
+    return os.path.exists(path) and read(path).startswith(ALONE)
+
+
+def clusters_of(version: str) -> list[Cluster]:
+    done = run(["pg_lsclusters", "--no-header"])
+    found = [line.split()[:2] for line in done.stdout.splitlines() if len(line.split()) > 3]
+    return [Cluster(*each) for each in found if each[0] == version]
+
+
 def contents(port: int) -> dict[str, dict[str, Any]]:
     """Rows and the newest moment of each table, by database and table."""
     found = {}
