@@ -23,8 +23,8 @@ options:
     required: true
   target:
     description: >-
-      Name of the restored one. Empty is V(restored), or that with a number, for V(restored); the only one that there is for V(switched). Needed
-      for V(removed).
+      Name of the restored one. Empty is V(restored), or that with a number, for V(restored); and the only one that there is, for
+      V(switched). Needed for V(removed).
     type: str
     default: ""
   state:
