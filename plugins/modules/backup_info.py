@@ -48,8 +48,8 @@ RETURN = r"""
 state:
   description: >-
     C(owner), the app that the backups were set up for; C(backups), each with C(path), C(kind), C(end), C(seconds) and C(bytes); the age in
-    seconds of the newest C(base_age), C(dump_age), C(wal_age) and C(offsite_age); C(slot); C(offsite), whether there are copies;
-    C(free_bytes); and C(same_disk) as the database.
+    seconds of the newest C(base_age), C(dump_age), C(wal_age) and C(offsite_age); C(slot); C(wal_keep_mb), what the server keeps for
+    it, which is unknown while it does not run; C(offsite), whether there are copies; C(free_bytes); and C(same_disk) as the database.
   returned: success
   type: dict
 problems:

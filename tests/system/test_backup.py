@@ -144,6 +144,20 @@ def test_a_server_that_was_destroyed_comes_back_while_the_app_waits(data: Data) 
     assert missing == set()
 
 
+def test_a_backup_is_made_now_and_one_that_finds_no_room_is_said(data: Data) -> None:
+    run = data.fleet.play("backup", kind="dump")
+    assert re.search(r"\.dump +dump +20", run.output)
+    assert "kind=base or -e kind=dump" in data.fleet.play("backup", check=False, kind="all").said()
+    data.fleet.on("db", f"mount -t tmpfs -o size=2m tmpfs {BACKUPS}")
+    try:
+        full = data.fleet.play("backup", check=False)
+    finally:
+        data.fleet.on("db", f"umount {BACKUPS}")
+    assert full.rc != 0
+    assert re.search(r"The backup of 15/\w+ on db was not made: .*No space left on device", full.said())
+    assert data.fleet.play("backup").rc == 0
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [

@@ -154,6 +154,10 @@ def state_of(cluster: str, port: int, now: float) -> dict[str, Any]:
         slot = json.loads(query(port, SLOT_QUERY, timeout=30) or "{}")
     except BackupError:
         slot = {}
+    try:
+        kept = query(port, "SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'", timeout=30)
+    except BackupError:
+        kept = ""
     written = newest_wal(directory)
     copied = f"/var/lib/thecodeforge.fastapi/backup-{unit_instance(cluster)}.copied"
     parent = next(path for path in (directory, ROOT, os.path.dirname(ROOT), "/") if os.path.isdir(path))
@@ -170,6 +174,7 @@ def state_of(cluster: str, port: int, now: float) -> dict[str, Any]:
         # A database that nobody writes to has no new WAL: a receiver that has all of it is up to date.
         "wal_age": 0.0 if slot.get("active") else now - written if written else None,
         "slot": slot,
+        "wal_keep_mb": int(kept) if kept else None,
         "offsite": os.path.exists(f"/etc/thecodeforge.fastapi/backup-{unit_instance(cluster)}.env"),
         "offsite_age": now - os.stat(copied).st_mtime if os.path.exists(copied) else None,
         "free_bytes": shutil.disk_usage(parent).free,
