@@ -63,12 +63,21 @@ def backups_in(directory: str) -> list[Backup]:
         try:
             with open(os.path.join(path, "status"), encoding="utf-8") as handle:
                 status = json.load(handle)
-            end = float(calendar.timegm(time.strptime(status["end"], "%a %b %d %H:%M:%S %Y")))
+            end = ended(status["end"])
             size = sum(os.stat(os.path.join(path, each)).st_size for each in os.listdir(path))
         except (OSError, ValueError, KeyError):
             continue
         found.append(Backup(path, str(status.get("type", "")), end, float(status.get("duration", 0)), size))
     return sorted(found, key=lambda each: each.end)
+
+
+def ended(text: str) -> float:
+    """When a backup was complete, as a status file says it: of Debian 12, or of later versions. Both are UTC.
+
+    :raises ValueError: when it is neither.
+    """
+    form = "%Y-%m-%dT%H%M%SZ" if text.endswith("Z") else "%a %b %d %H:%M:%S %Y"
+    return float(calendar.timegm(time.strptime(text, form)))
 
 
 def base_for(backups: list[Backup], moment: float) -> Backup:

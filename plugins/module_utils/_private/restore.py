@@ -32,8 +32,8 @@ DATABASES = """
 SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> 'postgres'
 """
 COUNT = "SELECT json_build_object('rows', count(*), 'newest', {newest}) FROM {table}"
-# What the server has sent and its receivers have on their disks.
-RECEIVED = "SELECT coalesce(bool_or(flush_lsn >= '{lsn}'), false) FROM pg_stat_replication WHERE application_name LIKE 'pg_receivewal%'"
+# Whether a receiver has written what the server has. That it is flushed does not matter: a crash of the host is one of the server, too.
+RECEIVED = "SELECT coalesce(bool_or(write_lsn >= '{lsn}'), false) FROM pg_stat_replication WHERE application_name LIKE 'pg_receivewal%'"
 
 
 @dataclass(frozen=True)
