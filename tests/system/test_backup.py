@@ -71,6 +71,7 @@ class Data:
 def data() -> Iterator[Data]:
     fleet = Fleet(lab_set=f"{SET}backup", variables={"forge_backup": True, **OFFSITE})
     with fleet.with_nodes("app=debian12:forge_app", "db=debian12:forge_database") as fleet:
+        assert fleet.play("site", flags=("--check",)).failed("db") == 0  # nothing is there yet
         fleet.play("site")
         yield Data(fleet)
 
@@ -85,6 +86,7 @@ def test_the_first_run_backs_up_and_the_second_changes_nothing(data: Data) -> No
     again = data.fleet.play("site")
     assert again.changed("app") == again.changed("db") == 0, again.output[-3000:]
     assert KEY not in again.output
+    assert data.fleet.play("site", flags=("--check", "--diff"), forge_backup_keep=4).changed("db") == 1
     status = data.fleet.play("status")
     assert "15/main" in status.output
     assert "WAL is received up to now" in status.said()
