@@ -51,6 +51,8 @@ LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")  # RFC 1123
 CPU = re.compile(r"^(\d+m|\d+(\.\d{1,3})?)\Z", re.ASCII)
 BASE = re.compile(r"^[A-Za-z0-9][\w./:@-]*\Z", re.ASCII)
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
+VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
+CLUSTER = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")  # a dash would be one of the unit's name
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
 RESERVED = re.compile(
@@ -179,6 +181,16 @@ RULES = (
          "{name} must be more than 0."),
     Rule("forge_postgresql_port", lambda value: 0 < int(value) < 65536,
          "{name} must be a port, from 1 to 65535."),
+    Rule("forge_backup_schedule forge_backup_dump_schedule forge_backup_offsite_schedule", matches(SCHEDULE),
+         "{name} must be a time as systemd has it, such as daily: see systemd.time(7), OnCalendar."),
+    Rule("forge_backup_keep forge_backup_dump_keep forge_backup_wal_keep_mb forge_backup_base_hours forge_backup_wal_minutes "
+         "forge_backup_offsite_days forge_backup_offsite_minutes", lambda value: 0 < int(value) < 2**31,
+         "{name} must be more than 0."),
+    Rule("forge_backup_offsite_environment",
+         lambda texts: all(isinstance(each, str) for pair in texts.items() for each in pair) and all(map(VARIABLE.match, texts)),
+         "{name} must be texts by the names of variables, such as AWS_ACCESS_KEY_ID."),
+    Rule("forge_restore_cluster", lambda name: not name or bool(CLUSTER.match(str(name))),
+         "{name} must be the name of a cluster, in lower-case letters, digits and _, such as restored."),
     Rule("forge_image", lambda name: not name or bool(IMAGE.match(str(name))),
          "{name} must be a name with a tag, in lower-case letters, such as registry.example.org/shop:1.4."),
     Rule("forge_image_base", matches(BASE),
