@@ -199,6 +199,44 @@ def test_a_name_of_several_becomes_that_of_one_and_back(storage: Storage, both: 
     assert platforms(storage, TWO) == first
 
 
+REGISTRY = """
+apt-get -qq update
+DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends docker-registry >/dev/null 2>&1
+cat >/etc/docker/registry/config.yml <<END
+version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/docker-registry}}
+http: {addr: ":5000"}
+END
+systemctl restart docker-registry
+"""
+
+
+def test_both_are_pushed_under_both_names(storage: Storage, both: str, source: Path) -> None:
+    with Fleet(lab_set=f"{SET}registry", without_database=True).with_nodes("registry=debian13:forge_app") as fleet:
+        fleet.on("registry", REGISTRY)
+        storage.registry = f"{fleet.address('registry')}:5000"
+        name = f"{storage.registry}/shop:1"
+        said = storage.image(
+            source,
+            forge_image=name,
+            forge_image_base=both,
+            forge_image_platforms=["linux/amd64", "linux/arm64"],
+            forge_image_push=True,
+        )
+        release = re.search(rf"{name} ([0-9a-f]{{12}}) ", said)
+        assert release
+        manifests = f"http://{storage.registry}/v2/shop/manifests"
+        listed = "application/vnd.docker.distribution.manifest.list.v2+json"
+        found = [
+            httpx.get(f"{manifests}/{tag}", headers={"Accept": listed}).raise_for_status().json()["manifests"]
+            for tag in ("1", release[1])
+        ]
+        assert found[0] == found[1]
+        assert sorted(each["platform"]["architecture"] for each in found[0]) == ["amd64", "arm64"]
+        for each in found[0]:
+            httpx.get(f"{manifests}/{each['digest']}", headers={"Accept": each["mediaType"]}).raise_for_status()
+
+
 def test_a_platform_that_the_base_has_not_is_said(storage: Storage, source: Path) -> None:
     said = storage.image(source, check=False, forge_image=NAME, forge_image_platforms=["linux/arm64"])
     assert "forge_image_base: " in said
