@@ -281,8 +281,7 @@ def reproducible_archive(built: Path, named: Path, names: Sequence[str], kept: i
                 del step["comment"]
         layers: dict[str, None] = {}
         for number, layer in enumerate(manifest["Layers"]):
-            content = source.extractfile(layer)  # also where it is a link to one that is the same
-            assert content is not None
+            content = source.extractfile(layer) or io.BytesIO()  # also where it is a link to one that is the same
             if kept is not None and number >= kept:
                 scratch.seek(0)
                 scratch.truncate()
