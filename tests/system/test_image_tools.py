@@ -226,7 +226,7 @@ def test_both_are_pushed_under_both_names(storage: Storage, both: str, source: P
         release = re.search(rf"{name} ([0-9a-f]{{12}}) ", said)
         assert release
         manifests = f"http://{storage.registry}/v2/shop/manifests"
-        listed = "application/vnd.docker.distribution.manifest.list.v2+json"
+        listed = "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.index.v1+json"
         found = [
             httpx.get(f"{manifests}/{tag}", headers={"Accept": listed}).raise_for_status().json()["manifests"]
             for tag in ("1", release[1])
