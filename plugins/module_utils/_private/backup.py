@@ -138,7 +138,8 @@ def query(port: int, text: str, database: str = "postgres", timeout: float = 600
         input=text, cwd="/", timeout=timeout,
     )  # fmt: skip
     if done.returncode != 0:
-        raise BackupError(f"The server on port {port} does not answer: {done.stderr.strip().splitlines()[-1:]}.")
+        cause = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        raise BackupError(f"The server on port {port} does not answer: {cause}.")
     return str(done.stdout).strip()
 
 

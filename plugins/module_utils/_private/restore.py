@@ -69,7 +69,8 @@ class Cluster:
         return str(done.stdout).strip() or f"/var/lib/postgresql/{self}"
 
     def exists(self) -> bool:
-        return os.path.isdir(self.configuration)
+        """Whether something has its name, also data without a configuration: what is there is somebody's."""
+        return os.path.isdir(self.configuration) or os.path.isdir(f"/var/lib/postgresql/{self}")
 
     def write_own(self, text: str) -> None:
         """Write our file of its conf.d; an empty text removes it."""

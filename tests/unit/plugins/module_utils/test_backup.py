@@ -22,7 +22,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.back
     newest_wal,
     problems,
 )
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.restore import compared, quoted
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.restore import Cluster, compared, quoted
 
 NOW = 1_795_000_000.0
 GOOD: dict[str, Any] = {
@@ -157,6 +157,13 @@ def test_what_differs_is_a_row_and_the_rest_is_counted() -> None:
     assert (
         "nothing was committed after it" in restore_report({**result, "reached": ""}, serves="15/main", restored="r")[0]
     )
+
+
+def test_data_without_a_configuration_is_somebodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore that fails removes what it has made: so it never begins where something is."""
+    monkeypatch.setattr("os.path.isdir", lambda path: path == "/var/lib/postgresql/15/restored")
+    assert Cluster("15", "restored").exists()
+    assert not Cluster("15", "restored2").exists()
 
 
 def test_a_name_of_a_table_is_quoted() -> None:
