@@ -160,6 +160,20 @@ def test_a_backup_is_made_now_and_one_that_finds_no_room_is_said(data: Data) -> 
     assert data.fleet.play("backup").rc == 0
 
 
+def test_backups_of_another_app_are_left_alone(data: Data) -> None:
+    mark = "find /etc/systemd/system/pg_*.d -name thecodeforge.conf -exec sed -i 's/for app {}/for app {}/' {{}} +"
+    have = f"ls -d {BACKUPS}/*/*.backup"
+    before = data.fleet.on("db", have)
+    data.fleet.on("db", mark.format("forge", "shop"))
+    try:
+        run = data.fleet.play("backup", forge_backup_keep=1)
+    finally:
+        data.fleet.on("db", mark.format("shop", "forge"))
+    assert "is backed up by the app shop: left alone." in run.said()
+    assert run.changed("db") == 0
+    assert data.fleet.on("db", have) == before
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
