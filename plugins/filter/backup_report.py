@@ -13,7 +13,7 @@ short_description: Backups of a database server as lines for people
 version_added: 1.1.0
 author: The Code Forge (@thecodeforge)
 description:
-  - A row for each backup, how old the newest WAL and the newest copy are, and what is wrong.
+  - A row for each backup, how old the newest WAL, copy and drill are, and what is wrong.
 options:
   _input:
     description: C(state) of M(thecodeforge.fastapi.backup_info).
@@ -49,8 +49,8 @@ _value:
 
 
 def backup_report(state: dict[str, Any], problems: list[str], host: str, cluster: str) -> list[str]:
-    rows = [["host", "cluster", "backup", "kind", "ended", "seconds", "MiB"]]
-    rows += [
+    lines = [["host", "cluster", "backup", "kind", "ended", "seconds", "MiB"]]
+    lines += [
         [
             host,
             cluster,
@@ -62,15 +62,21 @@ def backup_report(state: dict[str, Any], problems: list[str], host: str, cluster
         ]
         for each in state["backups"]
     ]
-    ages = [f"WAL is received up to {age_text(state['wal_age'])}."]
-    if state["offsite"]:
+    wal = state["wal_age"]
+    ages = ["WAL was never received." if wal is None else f"WAL is received up to {age_text(wal)}."]
+    if state["offsite"] and state["offsite_age"] is not None:
         ages.append(f"The newest copy in another place is of {age_text(state['offsite_age'])}.")
-    return [*table(rows), " ".join(ages), *problems]
+    good = state["drill"]["good"]
+    if good:
+        rows = sum(each["rows"] for each in good["tables"].values())
+        ages.append(
+            f"The last good drill was {age_text(state['drill']['age'])}: {good['bytes'] / 2**20:.0f} MiB in {good['seconds']:g} s, "
+            f"{len(good['tables'])} tables with {rows} rows."
+        )
+    return [*table(lines), " ".join(ages), *problems]
 
 
-def age_text(seconds: float | None) -> str:
-    if seconds is None:
-        return "never"
+def age_text(seconds: float) -> str:
     if seconds < 60:
         return "now"
     return f"{seconds / 60:.0f} minutes ago" if seconds < 7200 else f"{seconds / 3600:.0f} hours ago"

@@ -32,6 +32,10 @@ options:
     description: How old the newest copy in another place may be, where there are copies.
     type: int
     default: 60
+  drill_hours:
+    description: How old the newest drill that went well may be, where there are drills.
+    type: int
+    default: 36
 extends_documentation_fragment:
   - thecodeforge.fastapi._attributes
 """
@@ -46,10 +50,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: >-
-    C(owner), the app that the backups were set up for; C(backups), each with C(path), C(kind), C(end), C(seconds) and C(bytes); the age in
-    seconds of the newest C(base_age), C(dump_age), C(wal_age) and C(offsite_age); C(slot); C(wal_keep_mb), what the server keeps for
-    it, which is unknown while it does not run; C(offsite), whether there are copies; C(free_bytes); and C(same_disk) as the database.
+  description:
+    - C(owner), the app that the backups were set up for; C(backups), each with C(path), C(kind), C(end), C(seconds) and C(bytes); the
+      age in seconds of the newest C(base_age), C(dump_age), C(wal_age) and C(offsite_age); C(slot); C(wal_keep_mb), what the server
+      keeps for it, which is unknown while it does not run; C(free_bytes); and C(same_disk) as the database.
+    - C(timers), what is switched on of C(copies), C(drill) and C(watch); C(offsite), whether there are copies; C(drill), with its C(last)
+      and its C(good) result and how old that is; C(failed) units; and C(told), why nobody could be told of a problem.
   returned: success
   type: dict
 problems:
@@ -64,7 +70,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private.backup import problems, state_of
+from ..module_utils._private.backup import Limits, problems, state_of
 from ..module_utils._private.errors import tells_what_the_host_refuses
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -73,6 +79,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "base_hours": {"type": "int", "default": 192},
     "wal_minutes": {"type": "int", "default": 15},
     "offsite_minutes": {"type": "int", "default": 60},
+    "drill_hours": {"type": "int", "default": 36},
 }
 
 
@@ -81,7 +88,8 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
     state = state_of(params["cluster"], params["port"], time.time())
-    found = problems(state, params["base_hours"], params["wal_minutes"], params["offsite_minutes"])
+    limits = {name: params[name] for name in Limits.__dataclass_fields__}
+    found = problems(state, Limits(**limits))
     module.exit_json(changed=False, state=state, problems=found)
 
 

@@ -21,6 +21,9 @@ from .command import run
 from .ownership import marked_app
 
 ROOT = "/var/backups/postgresql"
+STATE = "/var/lib/thecodeforge.fastapi"  # what copies, drills and the watch say of themselves
+SETTINGS = "/etc/thecodeforge.fastapi"
+OURS = {"copies": "thecodeforge-backup", "drill": "thecodeforge-backup-drill", "watch": "thecodeforge-backup-watch"}
 DROP_IN = "thecodeforge.conf"  # of units of postgresql-common, with our mark
 WAL = re.compile(r"[0-9A-F]{24}(\.gz|\.lz4)?(\.partial)?")
 # The slot is called as pg_backupcluster calls it.
@@ -33,6 +36,16 @@ FROM pg_replication_slots WHERE slot_name = 'pg_receivewal_service'
 
 class BackupError(Exception):
     """There is no such backup. The text is a whole sentence."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How old things may be."""
+
+    base_hours: float = 192  # the newest base backup
+    wal_minutes: float = 15  # since WAL was received
+    offsite_minutes: float = 60  # the newest copy in another place
+    drill_hours: float = 36  # the newest drill that went well
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,53 @@ def owner(cluster: str) -> str:
     return "somebody else" if enabled else ""
 
 
+def drill_report(cluster: str) -> str:
+    """Path of what drills say: ``last``, and ``good``, the last that went well."""
+    return os.path.join(STATE, f"drill-{unit_instance(cluster)}.json")
+
+
+def read_document(path: str) -> dict[str, Any]:
+    """A JSON object; empty when it is absent or unreadable."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            found = json.load(handle)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_document(path: str, document: dict[str, Any]) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as handle:
+        json.dump(document, handle, indent=2, sort_keys=True)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.rename(temporary, path)
+
+
+def failed_units(instance: str) -> list[str]:
+    """Of what makes and copies backups: services whose last run has failed. A drill says by itself why it has."""
+    names = [f"{name}@{instance}.service" for name in ("pg_basebackup", "pg_dump", "pg_compresswal", OURS["copies"])]
+    return [name for name in names if run(["systemctl", "is-failed", "--quiet", name]).returncode == 0]
+
+
+def timers_of_ours(instance: str) -> dict[str, float]:
+    """What of ours is switched on, with when it was, in seconds since 1970."""
+    paths = {name: f"/etc/systemd/system/{unit}@{instance}.timer" for name, unit in OURS.items()}
+    return {name: os.stat(path).st_mtime for name, path in paths.items() if os.path.exists(path)}
+
+
+def drills_of(cluster: str, now: float) -> dict[str, Any]:
+    """What drills have said, ``age`` of the last that went well, and whether one is ``running``."""
+    instance = unit_instance(cluster)
+    said = read_document(drill_report(cluster))
+    last, good = said.get("last") or {}, said.get("good") or {}
+    shown = run(["systemctl", "show", "--property=ActiveState", "--value", f"{OURS['drill']}@{instance}.service"])
+    running = shown.stdout.strip() == "activating"
+    return {"last": last, "good": good, "running": running, "age": now - good["ended"] if good else None}
+
+
 def state_of(cluster: str, port: int, now: float) -> dict[str, Any]:
     """What there is of backups, for reports: moments as ISO 8601, sizes in bytes, ages in seconds."""
     directory = directory_of(cluster)
@@ -169,7 +229,8 @@ def state_of(cluster: str, port: int, now: float) -> dict[str, Any]:
     except BackupError:
         kept = ""
     written = newest_wal(directory)
-    copied = f"/var/lib/thecodeforge.fastapi/backup-{unit_instance(cluster)}.copied"
+    instance = unit_instance(cluster)
+    copied, timers = f"{STATE}/backup-{instance}.copied", timers_of_ours(instance)
     parent = next(path for path in (directory, ROOT, os.path.dirname(ROOT), "/") if os.path.isdir(path))
     data = f"/var/lib/postgresql/{cluster}"
     return {
@@ -185,27 +246,26 @@ def state_of(cluster: str, port: int, now: float) -> dict[str, Any]:
         "wal_age": 0.0 if slot.get("active") else now - written if written else None,
         "slot": slot,
         "wal_keep_mb": int(kept) if kept else None,
-        "offsite": os.path.exists(f"/etc/thecodeforge.fastapi/backup-{unit_instance(cluster)}.env"),
+        "timers": sorted(timers),
+        "offsite": "copies" in timers,
         "offsite_age": now - os.stat(copied).st_mtime if os.path.exists(copied) else None,
+        "drill": {**drills_of(cluster, now), "scheduled": now - timers["drill"] if "drill" in timers else None},
+        "failed": failed_units(instance),
+        "told": read_document(f"{STATE}/watch-{instance}.json").get("problem", ""),
         "free_bytes": shutil.disk_usage(parent).free,
         "same_disk": os.path.isdir(data) and os.stat(data).st_dev == os.stat(parent).st_dev,
     }  # fmt: skip
 
 
-def problems(state: dict[str, Any], base_hours: float, wal_minutes: float, offsite_minutes: float) -> list[str]:
-    """What is wrong with backups, a sentence each.
-
-    :param base_hours: how old the newest base backup may be.
-    :param wal_minutes: how long WAL may not have been received.
-    :param offsite_minutes: how old the newest copy in another place may be, where there are copies.
-    """
+def problems(state: dict[str, Any], limits: Limits) -> list[str]:
+    """What is wrong with backups, a sentence each."""
     found = []
     age = state["base_age"]
     if age is None:
         found.append("There is no base backup.")
-    elif age > base_hours * 3600:
+    elif age > limits.base_hours * 3600:
         found.append(
-            f"The newest base backup is {age / 3600:.0f} hours old, and may be {base_hours:g}: see pg_basebackup@."
+            f"The newest base backup is {age / 3600:.0f} hours old, and may be {limits.base_hours:g}: see pg_basebackup@."
         )
     if state["slot"].get("status") == "lost":
         found.append(
@@ -214,15 +274,36 @@ def problems(state: dict[str, Any], base_hours: float, wal_minutes: float, offsi
         )
     elif state["wal_age"] is None:
         found.append("No WAL was ever received.")
-    elif state["wal_age"] > wal_minutes * 60:
+    elif state["wal_age"] > limits.wal_minutes * 60:
         found.append(
-            f"WAL was not received for {state['wal_age'] / 60:.0f} minutes, and may be {wal_minutes:g}: see pg_receivewal@."
+            f"WAL was not received for {state['wal_age'] / 60:.0f} minutes, and may be {limits.wal_minutes:g}: see pg_receivewal@."
         )
     if state["offsite"] and state["offsite_age"] is None:
         found.append("Nothing was ever copied to another place: see thecodeforge-backup@.")
-    elif state["offsite"] and state["offsite_age"] > offsite_minutes * 60:
+    elif state["offsite"] and state["offsite_age"] > limits.offsite_minutes * 60:
         found.append(
-            f"The newest copy in another place is {state['offsite_age'] / 60:.0f} minutes old, and may be {offsite_minutes:g}: see "
+            f"The newest copy in another place is {state['offsite_age'] / 60:.0f} minutes old, and may be {limits.offsite_minutes:g}: see "
             "thecodeforge-backup@."
         )
+    found += [f"{unit} has failed: see journalctl -u {unit}." for unit in state["failed"]]
+    found += problems_of_drills(state["drill"], limits)
+    if state["told"]:
+        found.append(f"Nobody could be told: {state['told']}")
     return found
+
+
+def problems_of_drills(drill: dict[str, Any], limits: Limits) -> list[str]:
+    """What is wrong with drills, where there are any."""
+    last, longest = drill["last"], limits.drill_hours * 3600
+    if drill["scheduled"] is None:
+        return []
+    if last.get("problem") and not drill["running"]:
+        return [f"The drill of {shown(last['began'])} has failed: {last['problem']}"]
+    if drill["age"] is None and drill["scheduled"] > longest:
+        return ["No drill has ever ended well: see thecodeforge-backup-drill@."]
+    if drill["age"] is not None and drill["age"] > longest:
+        return [
+            f"The last good drill was {drill['age'] / 3600:.0f} hours ago, and may be {limits.drill_hours:g}: see "
+            "thecodeforge-backup-drill@."
+        ]
+    return []

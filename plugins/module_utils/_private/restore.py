@@ -19,7 +19,10 @@ from .command import run
 # Wins over the other files of conf.d, which are those of the backup.
 OWN = "zz-thecodeforge-restored.conf"
 ALONE = "# A copy that was restored beside the cluster that serves: nobody connects but over the server's socket.\n"
+SCRATCH = "# A copy for a drill or a rehearsal, which removes it: it does not serve.\n"
 RETIRED = "# Another cluster has taken its place: this one is kept, and does not start by itself.\n"
+# Of a copy beside the one that serves, which is to have the host's memory.
+SMALL = "shared_buffers = 32MB\nmax_wal_size = 256MB\nautovacuum = off\nfsync = off\n"
 START_SECONDS, RECOVERY_SECONDS = 300, 4 * 3600
 TABLES = """
 SELECT coalesce(json_agg(json_build_array(n.nspname, c.relname, ARRAY(
@@ -131,9 +134,10 @@ def receive_all(port: int, seconds: float = 60) -> None:
         time.sleep(0.5)
 
 
-def restore(backup: Backup, target: Cluster, moment: float) -> dict[str, Any]:
+def restore(backup: Backup, target: Cluster, moment: float, settings: str = ALONE) -> dict[str, Any]:
     """Restore a base backup into a new cluster, up to a moment. What fails leaves no cluster.
 
+    :param settings: of its configuration, with the comment that says what it is.
     :returns: ``port``; and ``reached``, the last commit that was restored, as the server says it.
     :raises BackupError: when it cannot be restored.
     """
@@ -148,7 +152,7 @@ def restore(backup: Backup, target: Cluster, moment: float) -> dict[str, Any]:
             raise BackupError(
                 f"{backup.path} cannot be restored: {(done.stderr or done.stdout).strip().splitlines()[-1]}."
             )
-        target.write_own(f"{ALONE}port = {port}\nlisten_addresses = ''\narchive_mode = off\n")
+        target.write_own(f"{settings}port = {port}\nlisten_addresses = ''\narchive_mode = off\n")
         reached = recover(target, port)
     except BaseException:
         remove(target)
@@ -210,6 +214,12 @@ def is_copy(target: Cluster) -> bool:
     """Whether it was restored, and has not taken over."""
     path = os.path.join(target.configuration, "conf.d", OWN)
     return os.path.exists(path) and read(path).startswith(ALONE)
+
+
+def is_scratch(target: Cluster) -> bool:
+    """Whether a drill or a rehearsal has made it."""
+    path = os.path.join(target.configuration, "conf.d", OWN)
+    return os.path.exists(path) and read(path).startswith(SCRATCH)
 
 
 def clusters_of(version: str) -> list[Cluster]:

@@ -21,22 +21,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
-import json
 import os
 import re
 import shlex
 import signal
 import socket
-import string
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
-import urllib.request
 import uuid
 from typing import Any
 
+import forge_notice as notice
 from forge_database import Ask, connect
 from forge_database_url import postgresql_url
 
@@ -50,7 +48,6 @@ PATIENCE = 30.0  # seconds for which the database is tried again
 NOT_RUN = 75  # exit status, EX_TEMPFAIL of sysexits(3): somebody else is at it
 OLDER = "a host with a newer release runs it"
 ASKED = 10.0  # seconds for which a request to run now holds
-TELL_SECONDS = 30
 SHORTEST = 4  # characters of a part of a password: fewer would garble what is said, and tell nobody much
 SPANS = (60, 3600, 86400, 32 * 86400, 366 * 86400, 5 * 366 * 86400)  # seconds back in which a schedule may have been due
 ELAPSES = 60
@@ -400,18 +397,12 @@ def tell(app: str, process: str, whom: str) -> int:
     result, code, status = (os.environ.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"))
     if result in ("", "success"):
         return 0
-    host, address = socket.gethostname(), string.Template(whom).safe_substitute(os.environ)
+    host = socket.gethostname()
     text = f"{process} of {app} failed on {host}: {result} ({code} {status})."
-    if not re.match(r"https?://", address):
-        return subprocess.run(["/usr/bin/env", "--", f"FORGE_FAILURE={text}", *shlex.split(whom)], check=False).returncode
-    body = json.dumps({"text": text, "app": app, "process": process, "host": host, "result": result, "status": status})
-    headers = {"Content-Type": "application/json", "User-Agent": "thecodeforge.fastapi"}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, body.encode(), headers), timeout=TELL_SECONDS):
-            return 0
-    except Exception as error:  # whatever it is: not the address, which may be a secret
-        say(f"The address of on_failure was not to be called: {getattr(error, 'reason', '') or type(error).__name__}.")
-        return 1
+    problem = notice.tell(whom, text, {"app": app, "process": process, "host": host, "result": result, "status": status})
+    if problem:
+        say(problem)
+    return 1 if problem else 0
 
 
 def say(sentence: str) -> None:

@@ -16,6 +16,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.restore_report impo
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.backup import (
     Backup,
     BackupError,
+    Limits,
     backups_in,
     base_for,
     moment_of,
@@ -31,7 +32,11 @@ GOOD: dict[str, Any] = {
     "slot": {"status": "reserved", "active": True},
     "offsite": True,
     "offsite_age": 600.0,
+    "failed": [],
+    "told": "",
+    "drill": {"last": {}, "good": {}, "age": 3600.0, "scheduled": 9e9, "running": False},
 }
+FAILED = {"began": NOW, "problem": "It is torn."}
 
 
 def backup(kind: str, end: float) -> Backup:
@@ -126,11 +131,22 @@ def test_the_future_has_not_come() -> None:
         ({"offsite_age": None}, ["Nothing was ever copied"]),
         ({"offsite_age": 7200.0}, ["The newest copy in another place is 120 minutes old, and may be 60"]),
         ({"offsite": False, "offsite_age": None}, []),
+        ({"failed": ["pg_dump@15-main.service"]}, ["pg_dump@15-main.service has failed: see journalctl"]),
+        ({"told": "It is away."}, ["Nobody could be told: It is away."]),
+        ({"drill": {**GOOD["drill"], "age": 2e5}}, ["The last good drill was 56 hours ago, and may be 36"]),
+        ({"drill": {**GOOD["drill"], "age": None}}, ["No drill has ever ended well"]),
+        ({"drill": {**GOOD["drill"], "age": None, "scheduled": 60.0}}, []),
+        ({"drill": {**GOOD["drill"], "age": None, "scheduled": None}}, []),
+        (
+            {"drill": {**GOOD["drill"], "last": FAILED}},
+            ["The drill of 2026-11-18 11:06:40 UTC has failed: It is torn."],
+        ),
+        ({"drill": {**GOOD["drill"], "last": FAILED, "running": True}}, []),
         ({"base_age": None, "wal_age": None}, ["There is no base backup.", "No WAL was ever received."]),
     ],
 )
 def test_what_is_too_old_is_said(changed: dict[str, Any], sentences: list[str]) -> None:
-    found = problems({**GOOD, **changed}, 192, 15, 60)
+    found = problems({**GOOD, **changed}, Limits())
     assert len(found) == len(sentences)
     assert all(said.startswith(sentence) for said, sentence in zip(found, sentences, strict=True))
 
@@ -173,11 +189,22 @@ def test_a_name_of_a_table_is_quoted() -> None:
 def test_backups_are_rows_and_problems_sentences() -> None:
     state = {
         **GOOD,
+        "drill": {
+            "age": 3600.0,
+            "good": {
+                "bytes": 3 << 20,
+                "seconds": 4.5,
+                "tables": {"a: public.x": {"rows": 3}, "a: public.y": {"rows": 4}},
+            },
+        },
         "backups": [{"path": "/b/1.backup", "kind": "basebackup", "end": "2026", "seconds": 2.0, "bytes": 3 << 20}],
     }
+    never = {**state, "wal_age": None, "offsite": False, "drill": {"good": {}}}
+    assert backup_report(never, [], host="db", cluster="15/main")[2:] == ["WAL was never received."]
     lines = backup_report(state, ["It is bad."], host="db", cluster="15/main")
     assert lines[1].split() == ["db", "15/main", "1.backup", "basebackup", "2026", "2", "3.0"]
     assert lines[2:] == [
-        "WAL is received up to now. The newest copy in another place is of 10 minutes ago.",
+        "WAL is received up to now. The newest copy in another place is of 10 minutes ago. The last good drill was 60 minutes ago: "
+        "3 MiB in 4.5 s, 2 tables with 7 rows.",
         "It is bad.",
     ]

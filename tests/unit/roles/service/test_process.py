@@ -19,7 +19,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.filter.generation_units import LOOK_SECONDS
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import database_session, database_url, once
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import (
+    database_session,
+    database_url,
+    notice,
+    once,
+)
 
 FILES = Path(__file__).parents[4] / "roles" / "service" / "files"
 NOON = 1795953600.0  # 2026-11-29 12:00:00 UTC, a Sunday
@@ -29,6 +34,7 @@ NOON = 1795953600.0  # 2026-11-29 12:00:00 UTC, a Sunday
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "forge_database", database_session)
     monkeypatch.setitem(sys.modules, "forge_database_url", database_url)
+    monkeypatch.setitem(sys.modules, "forge_notice", notice)
     spec = importlib.util.spec_from_file_location("forge_process", FILES / "forge_process.py")
     assert spec
     assert spec.loader
