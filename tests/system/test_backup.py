@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +20,23 @@ BACKUPS = "/var/backups/postgresql"
 VAULT = "/srv/vault"
 KEY = "the key of the vault"
 OFFSITE = {"forge_backup_offsite": VAULT, "forge_backup_offsite_password": KEY}
+DRILL = "/var/lib/thecodeforge.fastapi/drill-{}.json"
+TOLD = "/root/told"
+BEATS = "/root/beats"
+WATCH = {
+    "forge_backup_on_failure": f"sh -c 'echo \"$FORGE_FAILURE\" >> {TOLD}'",
+    "forge_backup_heartbeat": "http://127.0.0.1:9099/beat",
+}
+RECEIVER = f"""
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        open("{BEATS}", "a").write(self.path + " " + body + "\\n")
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 9099), Handler).serve_forever()
+"""
 QUERY = "su postgres -c 'psql -XAtq -p {port} {database} -c \"{text}\"'"
 
 
@@ -38,6 +57,19 @@ class Data:
     def cluster(self) -> str:
         """Version and name of the one that serves."""
         return self.fleet.on("db", "pg_lsclusters --no-header | awk '$3 == 5432 {print $1 \"/\" $2}'")
+
+    def instance(self) -> str:
+        return self.cluster().replace("/", "-")
+
+    def watch(self) -> str:
+        """Look as the timer does, and say what the log has then."""
+        return self.fleet.on(
+            "db", f"systemctl start thecodeforge-backup-watch@{self.instance()}; cat {TOLD} 2>/dev/null; true"
+        )
+
+    def drill(self, what: str) -> Any:
+        """A result of the last drill."""
+        return json.loads(self.fleet.on("db", f"cat {DRILL.format(self.instance())}")).get(what)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -69,9 +101,12 @@ class Data:
 
 @pytest.fixture(scope="module")
 def data() -> Iterator[Data]:
-    fleet = Fleet(lab_set=f"{SET}backup", variables={"forge_backup": True, **OFFSITE})
+    fleet = Fleet(lab_set=f"{SET}backup", variables={"forge_backup": True, **OFFSITE, **WATCH})
     with fleet.with_nodes("app=debian12:forge_app", "db=debian12:forge_database") as fleet:
         assert fleet.play("site", flags=("--check",)).failed("db") == 0  # nothing is there yet
+        fleet.on(
+            "db", f"cat > /root/receiver.py <<'E'\n{RECEIVER}\nE\nsystemd-run --unit receiver python3 /root/receiver.py"
+        )
         fleet.play("site")
         yield Data(fleet)
 
@@ -90,6 +125,105 @@ def test_the_first_run_backs_up_and_the_second_changes_nothing(data: Data) -> No
     status = data.fleet.play("status")
     assert "15/main" in status.output
     assert "WAL is received up to now" in status.said()
+
+
+def test_the_first_drill_is_made_and_shown_and_leaves_nothing(data: Data) -> None:
+    good = data.fleet.until(lambda: data.drill("good"), what="the first drill")
+    assert good["tables"]["forge: public.parts"]["rows"] == int(data.ask("SELECT count(*) FROM parts"))
+    assert good["backup"].startswith(f"{BACKUPS}/15-main/")
+    assert data.fleet.on("db", "pg_lsclusters --no-header | wc -l") == "1"
+    data.ask("INSERT INTO parts (serial, name) VALUES ('drilled', 'x')")
+    run = data.fleet.play("backup", kind="drill", forge_backup_drill_command="psql -Atc 'SELECT count(*) FROM parts'")
+    assert re.search(r"The last good drill was now: \d+ MiB in [\d.]+ s, \d tables with \d+ rows\.", run.said())
+    assert (
+        data.drill("good")["tables"]["forge: public.parts"]["rows"] == good["tables"]["forge: public.parts"]["rows"] + 1
+    )
+    assert data.watch() == "", "nobody is told of what is well"
+    beats = data.fleet.on("db", f"tail -n1 {BEATS}")
+    assert re.fullmatch(r'/beat \{"text": "Backups of 15/main on \S+ are well\."\}', beats)
+
+
+def test_a_database_that_would_not_come_back_is_told(data: Data) -> None:
+    """A check of theirs that fails, a base backup that is corrupted, and a drill that is silent."""
+    data.fleet.on("db", f"rm -f {TOLD} {BEATS}")
+    wrong = data.fleet.play(
+        "backup", check=False, kind="drill", forge_backup_drill_command="psql -Atc 'SELECT 1 / count(*) FROM none'"
+    )
+    assert wrong.rc != 0
+    sentence = (
+        'forge_backup_drill_command failed with exit code 1 on what was restored: .*relation "none" does not exist'
+    )
+    assert re.search(f"15/main on db would not come back: {sentence}", wrong.said())
+    told = data.fleet.until(lambda: data.fleet.on("db", f"cat {TOLD}", check=False), what="the notice")
+    assert re.search(rf"Backups of 15/main on \S+: The drill of 20\S+ \S+ UTC has failed: {sentence}", told)
+    assert data.watch().count("\n") == 0, "once"
+    assert "has failed: forge_backup_drill_command" in data.fleet.play("status", check=False).said()
+    assert data.fleet.play("backup", kind="drill").rc == 0
+    assert data.watch().splitlines()[-1].endswith(": Nothing is wrong any more.")
+
+    newest = data.fleet.on("db", f"ls -d {BACKUPS}/15-main/*.backup | tail -n1")
+    data.fleet.on(
+        "db",
+        f"cp -a {newest} /root/kept; cd {newest}; for f in base.tar.*; do dd if=/dev/zero of=$f bs=1k seek=40 count=4 conv=notrunc; done",
+    )
+    torn = data.fleet.play("backup", check=False, kind="drill")
+    data.fleet.on("db", f"rm -r {newest}; mv /root/kept {newest}")
+    assert torn.rc != 0
+    assert re.search(
+        rf"would not come back: {newest} cannot be restored: .*(crc error|format violated|corrupt)", torn.said()
+    ), torn.said()[-3000:]
+    assert data.fleet.on("db", "pg_lsclusters --no-header | wc -l") == "1"
+    assert "cannot be restored" in data.watch().splitlines()[-1]
+
+    data.fleet.play("backup", kind="drill")
+    data.fleet.on(
+        "db", f'sed -i \'s/"ended": [0-9.]*/"ended": 1000000/\' {DRILL.format("15-main")}; systemctl stop receiver'
+    )
+    assert re.search(
+        r"The last good drill was \d+ hours ago, and may be 36", data.fleet.play("status", check=False).said()
+    )
+    assert "The last good drill was" in data.watch().splitlines()[-1]
+    assert data.fleet.play("backup", kind="drill").rc == 0
+    data.watch()
+    silent = data.fleet.play("status", check=False).said()
+    assert "Nobody could be told: The address of forge_backup_heartbeat was not to be called: " in silent
+    data.fleet.on("db", "systemd-run --unit receiver python3 /root/receiver.py")
+    data.watch()
+    assert data.fleet.play("status").rc == 0
+
+
+def test_a_drill_that_is_killed_is_noticed_and_cleared(data: Data) -> None:
+    data.fleet.on("db", "systemctl start --no-block thecodeforge-backup-drill@15-main")
+    data.fleet.until(
+        lambda: "15-drill" in data.fleet.on("db", "ls /etc/postgresql/15 | sed s/^/15-/"), what="the cluster"
+    )
+    data.fleet.on("db", "systemctl kill -s KILL thecodeforge-backup-drill@15-main")
+    data.fleet.until(
+        lambda: data.fleet.on("db", "systemctl is-failed thecodeforge-backup-drill@15-main"), what="its end"
+    )
+    assert "has failed: it was stopped before it had ended" in data.fleet.play("status", check=False).said()
+    assert data.fleet.play("backup", kind="drill").rc == 0
+    assert data.fleet.on("db", "pg_lsclusters --no-header | wc -l") == "1"
+    data.fleet.on("db", "pg_createcluster 15 drill")
+    theirs = data.fleet.play("backup", check=False, kind="drill")
+    assert "There is a cluster 15/drill that is somebody's: rename it" in theirs.said()
+    data.fleet.on("db", "pg_lsclusters --no-header | grep drill; pg_dropcluster 15 drill")
+    assert data.fleet.play("backup", kind="drill").rc == 0
+
+
+def test_what_is_not_wanted_any_more_goes(data: Data) -> None:
+    timers = "ls /etc/systemd/system | grep thecodeforge-backup | grep -v wants; true"
+    before = data.fleet.on("db", timers)
+    none = {"forge_backup_drill_schedule": "", "forge_backup_on_failure": "", "forge_backup_heartbeat": ""}
+    data.fleet.play("site", **none)
+    assert data.fleet.on("db", timers).split() == [
+        "thecodeforge-backup@15-main.service",
+        "thecodeforge-backup@15-main.timer",
+    ]
+    assert data.fleet.play("site", **none).changed("db") == 0
+    assert "there are no drills" in data.fleet.play("backup", check=False, kind="drill", **none).said()
+    data.fleet.play("site")
+    assert data.fleet.on("db", timers) == before
 
 
 def test_what_was_written_before_a_moment_is_restored_beside_what_serves(data: Data) -> None:
@@ -149,7 +283,7 @@ def test_a_server_that_was_destroyed_comes_back_while_the_app_waits(data: Data) 
 def test_a_backup_is_made_now_and_one_that_finds_no_room_is_said(data: Data) -> None:
     run = data.fleet.play("backup", kind="dump")
     assert re.search(r"\.dump +dump +20", run.output)
-    assert "kind=base or -e kind=dump" in data.fleet.play("backup", check=False, kind="all").said()
+    assert "kind=base, -e kind=dump or -e kind=drill" in data.fleet.play("backup", check=False, kind="all").said()
     data.fleet.on("db", f"mount -t tmpfs -o size=2m tmpfs {BACKUPS}")
     try:
         full = data.fleet.play("backup", check=False)
