@@ -54,8 +54,9 @@ state:
     - C(owner), the app that the backups were set up for; C(backups), each with C(path), C(kind), C(end), C(seconds) and C(bytes); the
       age in seconds of the newest C(base_age), C(dump_age), C(wal_age) and C(offsite_age); C(slot); C(wal_keep_mb), what the server
       keeps for it, which is unknown while it does not run; C(free_bytes); and C(same_disk) as the database.
-    - C(timers), what is switched on of C(copies), C(drill) and C(watch); C(offsite), whether there are copies; C(drill), with its C(last)
-      and its C(good) result and how old that is; C(failed) units; and C(told), why nobody could be told of a problem.
+    - C(timers), what is switched on of C(copies), C(drill) and C(watch); C(programs), the SHA-256 of what they run; C(offsite),
+      whether there are copies; C(drill), with its C(last) and its C(good) result and how old that is; C(failed) units; and C(told), why
+      nobody could be told of a problem.
   returned: success
   type: dict
 problems:

@@ -131,7 +131,7 @@ def restored(params: dict[str, Any], live: Cluster, target: Cluster, check_mode:
         return {"backup": backup.path}
     if runs:
         receive_all(params["port"])
-    result = restore(backup, target, moment)
+    result = restore(backup, live, target, moment)
     before = contents(params["port"]) if runs else None
     tables = compared(before, contents(result["port"]))
     seconds = round(time.monotonic() - began, 1)

@@ -8,6 +8,7 @@ Source: pg_backupcluster(1) and pg_restorecluster(1) of postgresql-common.
 from __future__ import annotations
 
 import calendar
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from .ownership import marked_app
 ROOT = "/var/backups/postgresql"
 STATE = "/var/lib/thecodeforge.fastapi"  # what copies, drills and the watch say of themselves
 SETTINGS = "/etc/thecodeforge.fastapi"
+PROGRAMS = "/usr/local/lib/thecodeforge.fastapi/forge_backup"
 OURS = {"copies": "thecodeforge-backup", "drill": "thecodeforge-backup-drill", "watch": "thecodeforge-backup-watch"}
 DROP_IN = "thecodeforge.conf"  # of units of postgresql-common, with our mark
 WAL = re.compile(r"[0-9A-F]{24}(\.gz|\.lz4)?(\.partial)?")
@@ -205,6 +207,17 @@ def timers_of_ours(instance: str) -> dict[str, float]:
     return {name: os.stat(path).st_mtime for name, path in paths.items() if os.path.exists(path)}
 
 
+def programs_hash() -> str:
+    """SHA-256 of what timers of ours run, one file after the other by name; of nothing where there is none."""
+    names = sorted(os.listdir(PROGRAMS)) if os.path.isdir(PROGRAMS) else []
+    digest = hashlib.sha256()
+    for name in names:
+        if name.endswith(".py"):
+            with open(os.path.join(PROGRAMS, name), "rb") as handle:
+                digest.update(handle.read())
+    return digest.hexdigest()
+
+
 def drills_of(cluster: str, now: float) -> dict[str, Any]:
     """What drills have said, ``age`` of the last that went well, and whether one is ``running``."""
     instance = unit_instance(cluster)
@@ -247,6 +260,7 @@ def state_of(cluster: str, port: int, now: float) -> dict[str, Any]:
         "slot": slot,
         "wal_keep_mb": int(kept) if kept else None,
         "timers": sorted(timers),
+        "programs": programs_hash(),
         "offsite": "copies" in timers,
         "offsite_age": now - os.stat(copied).st_mtime if os.path.exists(copied) else None,
         "drill": {**drills_of(cluster, now), "scheduled": now - timers["drill"] if "drill" in timers else None},

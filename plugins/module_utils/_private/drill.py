@@ -78,7 +78,7 @@ def drill(cluster: str, port: int, database: str = "", command: str = "") -> dic
         before = tables_of(port)
         receive_all(port)
     with claimed(target):
-        restored = restore(backup, target, moment, SCRATCH + SMALL)
+        restored = restore(backup, live, target, moment, SCRATCH + SMALL)
     try:
         tables = contents(restored["port"])
         absent = sorted(before - tables.keys())

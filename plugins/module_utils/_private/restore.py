@@ -23,6 +23,14 @@ SCRATCH = "# A copy for a drill or a rehearsal, which removes it: it does not se
 RETIRED = "# Another cluster has taken its place: this one is kept, and does not start by itself.\n"
 # Of a copy beside the one that serves, which is to have the host's memory.
 SMALL = "shared_buffers = 32MB\nmax_wal_size = 256MB\nautovacuum = off\nfsync = off\n"
+# As pg_controldata calls them, and as the configuration does.
+AS_LARGE = {
+    "max_connections": "max_connections",
+    "max_worker_processes": "max_worker_processes",
+    "max_wal_senders": "max_wal_senders",
+    "max_prepared_xacts": "max_prepared_transactions",
+    "max_locks_per_xact": "max_locks_per_transaction",
+}
 START_SECONDS, RECOVERY_SECONDS = 300, 4 * 3600
 TABLES = """
 SELECT coalesce(json_agg(json_build_array(n.nspname, c.relname, ARRAY(
@@ -134,9 +142,32 @@ def receive_all(port: int, seconds: float = 60) -> None:
         time.sleep(0.5)
 
 
-def restore(backup: Backup, target: Cluster, moment: float, settings: str = ALONE) -> dict[str, Any]:
+def settings_of_recovery(live: Cluster) -> str:
+    """Lines of configuration that a recovery needs: it fails where one is lower than the server's was whose WAL it replays, also when
+    that was raised after the base backup. Source: PostgreSQL, "Hot Standby", Administrator's Overview
+    """
+    done = run([f"/usr/lib/postgresql/{live.version}/bin/pg_controldata", live.data], env={**os.environ, "LC_ALL": "C"})
+    found = re.findall(rf"^({'|'.join(AS_LARGE)}) setting: +(\d+)$", done.stdout, re.MULTILINE)
+    return "".join(f"{AS_LARGE[name]} = {value}\n" for name, value in found)
+
+
+def configure_as(live: Cluster, target: Cluster) -> None:
+    """Who may connect, and what conf.d has, is no data: it is what it is now, and not what it was at the backup."""
+    parts = [
+        os.path.join("conf.d", name) for name in os.listdir(os.path.join(live.configuration, "conf.d")) if name != OWN
+    ]
+    for name in ("pg_hba.conf", "pg_ident.conf", *parts):
+        path = os.path.join(target.configuration, name)
+        state = os.stat(os.path.join(live.configuration, name))
+        shutil.copyfile(os.path.join(live.configuration, name), path)
+        os.chown(path, state.st_uid, state.st_gid)
+        os.chmod(path, state.st_mode & 0o7777)
+
+
+def restore(backup: Backup, live: Cluster, target: Cluster, moment: float, settings: str = ALONE) -> dict[str, Any]:
     """Restore a base backup into a new cluster, up to a moment. What fails leaves no cluster.
 
+    :param live: the one that was backed up.
     :param settings: of its configuration, with the comment that says what it is.
     :returns: ``port``; and ``reached``, the last commit that was restored, as the server says it.
     :raises BackupError: when it cannot be restored.
@@ -152,7 +183,10 @@ def restore(backup: Backup, target: Cluster, moment: float, settings: str = ALON
             raise BackupError(
                 f"{backup.path} cannot be restored: {(done.stderr or done.stdout).strip().splitlines()[-1]}."
             )
-        target.write_own(f"{settings}port = {port}\nlisten_addresses = ''\narchive_mode = off\n")
+        if os.path.isdir(os.path.join(live.configuration, "conf.d")):
+            configure_as(live, target)
+        needed = settings_of_recovery(live)
+        target.write_own(f"{settings}{needed}port = {port}\nlisten_addresses = ''\narchive_mode = off\n")
         reached = recover(target, port)
     except BaseException:
         remove(target)
