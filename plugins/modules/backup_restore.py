@@ -85,7 +85,6 @@ tables:
   elements: dict
 """
 
-import shutil
 import time
 from typing import Any
 
@@ -97,7 +96,7 @@ from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.restore import (
     Cluster,
     bytes_of,
-    clusters_of,
+    check_room,
     compared,
     contents,
     is_copy,
@@ -106,6 +105,7 @@ from ..module_utils._private.restore import (
     remove,
     restore,
     switch,
+    waiting_copy,
 )
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -124,9 +124,7 @@ def restored(params: dict[str, Any], live: Cluster, target: Cluster, check_mode:
     if target.exists():
         raise BackupError(f"The cluster {target} is there already: let it take over, remove it, or give another name.")
     runs = run(["systemctl", "is-active", "--quiet", live.unit]).returncode == 0
-    needed, free = bytes_of(live.data), shutil.disk_usage("/var/lib/postgresql").free
-    if needed > free:
-        raise BackupError(f"The copy needs about {needed >> 20} MiB in /var/lib/postgresql, and {free >> 20} are free.")
+    check_room(live)
     if check_mode:
         return {"backup": backup.path}
     if runs:
@@ -148,14 +146,7 @@ def target_of(params: dict[str, Any], live: Cluster) -> Cluster:
     if params["state"] == "restored":
         names = ("restored", *(f"restored{number}" for number in range(2, 100)))
         return next(each for each in (Cluster(live.version, name) for name in names) if not each.exists())
-    copies = [each for each in clusters_of(live.version) if is_copy(each)]
-    if len(copies) == 1:
-        return copies[0]
-    if not copies:
-        raise BackupError("There is no restored cluster: restore one first, with -e at=MOMENT.")
-    raise BackupError(
-        f"There are several restored clusters ({', '.join(map(str, copies))}): name one in forge_restore_cluster."
-    )
+    return waiting_copy(live)
 
 
 @tells_what_the_host_refuses

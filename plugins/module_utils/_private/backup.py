@@ -142,6 +142,15 @@ def newest_wal(directory: str) -> float:
     return max((os.stat(os.path.join(wal, name)).st_mtime for name in names), default=0.0)
 
 
+def first_error(text: str) -> str:
+    """The first error in what a program has printed, else its last line; without a full stop."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [
+        line for line in lines if re.search(r"\b(error|fatal|failed|invalid|corrupt|no space)", line, re.IGNORECASE)
+    ]
+    return (errors[:1] or lines[-1:] or ["it does not say why"])[0].rstrip(".")
+
+
 def query(port: int, text: str, database: str = "postgres", timeout: float = 600) -> str:
     """What a server answers to its owner.
 

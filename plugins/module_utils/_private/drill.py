@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -25,6 +24,7 @@ from .backup import (
     base_for,
     directory_of,
     drill_report,
+    first_error,
     query,
     read_document,
     unit_instance,
@@ -38,6 +38,7 @@ from .restore import (
     TABLES,
     Cluster,
     bytes_of,
+    check_room,
     contents,
     is_scratch,
     receive_all,
@@ -68,17 +69,9 @@ def drill(cluster: str, port: int, database: str = "", command: str = "") -> dic
     began, live = time.monotonic(), Cluster.parse(cluster)
     target = Cluster(live.version, NAME)
     clear(target)
-    before: set[str] = set()
-    moment = time.time()
-    backup = base_for(backups_in(directory_of(cluster)), moment)
-    needed, free = bytes_of(live.data), shutil.disk_usage("/var/lib/postgresql").free
-    if needed > free:
-        raise BackupError(f"The copy needs about {needed >> 20} MiB in /var/lib/postgresql, and {free >> 20} are free.")
-    if run(["systemctl", "is-active", "--quiet", live.unit]).returncode == 0:
-        before = tables_of(port)
-        receive_all(port)
+    before = tables_of(port) if runs(live) else set()
     with claimed(target):
-        restored = restore(backup, live, target, moment, SCRATCH + SMALL)
+        restored = fresh_copy(live, port, target, SMALL)
     try:
         tables = contents(restored["port"])
         absent = sorted(before - tables.keys())
@@ -89,9 +82,29 @@ def drill(cluster: str, port: int, database: str = "", command: str = "") -> dic
     finally:
         remove(target)
     return {
-        "backup": backup.path, "backup_end": backup.end, "reached": restored["reached"], "bytes": size,
+        "backup": restored["backup"].path, "backup_end": restored["backup"].end, "reached": restored["reached"], "bytes": size,
         "seconds": round(time.monotonic() - began, 1), "tables": tables,
     }  # fmt: skip
+
+
+def runs(cluster: Cluster) -> bool:
+    return bool(run(["systemctl", "is-active", "--quiet", cluster.unit]).returncode == 0)
+
+
+def fresh_copy(live: Cluster, port: int, target: Cluster, settings: str = "") -> dict[str, Any]:
+    """Restore the newest backup, with all WAL since, into a scratch cluster.
+
+    :param port: of the server that is backed up.
+    :param settings: of the copy's configuration.
+    :returns: ``backup``, and what :func:`restore.restore` returns.
+    :raises BackupError: when it cannot be; then there is no copy.
+    """
+    moment = time.time()
+    backup = base_for(backups_in(directory_of(str(live))), moment)
+    check_room(live)
+    if runs(live):
+        receive_all(port)
+    return {"backup": backup, **restore(backup, live, target, moment, SCRATCH + settings)}
 
 
 @contextmanager
@@ -132,7 +145,7 @@ def tables_of(port: int) -> set[str]:
 def check(port: int, database: str, command: str) -> None:
     """Run the user's check against what was restored.
 
-    :raises BackupError: with the last line that it printed, when it fails.
+    :raises BackupError: with the first error that it printed, or its last line, when it fails.
     """
     if not command:
         return
@@ -140,8 +153,7 @@ def check(port: int, database: str, command: str) -> None:
     argv = ["runuser", "-u", "postgres", "--", "/usr/bin/env", "--", *variables, *shlex.split(command)]
     done = run(argv, cwd="/", timeout=COMMAND_SECONDS)
     if done.returncode != 0:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        said = lines[-1].strip().rstrip(".") if lines else "it says nothing"
+        said = first_error(done.stdout + done.stderr)
         raise BackupError(
             f"forge_backup_drill_command failed with exit code {done.returncode} on what was restored: {said}."
         )

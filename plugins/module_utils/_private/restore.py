@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from .backup import Backup, BackupError, query, unit_instance
+from .backup import Backup, BackupError, first_error, query, unit_instance
 from .command import run
 
 # Wins over the other files of conf.d, which are those of the backup.
@@ -123,6 +123,13 @@ def bytes_of(directory: str) -> int:
     return int(done.stdout.split()[0]) if done.stdout.split() else 0
 
 
+def check_room(live: Cluster) -> None:
+    """:raises BackupError: when there is no room for a copy of it."""
+    needed, free = bytes_of(live.data), shutil.disk_usage("/var/lib/postgresql").free
+    if needed > free:
+        raise BackupError(f"The copy needs about {needed >> 20} MiB in /var/lib/postgresql, and {free >> 20} are free.")
+
+
 def receive_all(port: int, seconds: float = 60) -> None:
     """Let the archive have all that a running server has committed, and a commit after it, which a recovery stops at.
 
@@ -153,15 +160,15 @@ def settings_of_recovery(live: Cluster) -> str:
 
 def configure_as(live: Cluster, target: Cluster) -> None:
     """Who may connect, and what conf.d has, is no data: it is what it is now, and not what it was at the backup."""
-    parts = [
-        os.path.join("conf.d", name) for name in os.listdir(os.path.join(live.configuration, "conf.d")) if name != OWN
-    ]
-    for name in ("pg_hba.conf", "pg_ident.conf", *parts):
-        path = os.path.join(target.configuration, name)
-        state = os.stat(os.path.join(live.configuration, name))
-        shutil.copyfile(os.path.join(live.configuration, name), path)
-        os.chown(path, state.st_uid, state.st_gid)
-        os.chmod(path, state.st_mode & 0o7777)
+    parts = sorted(os.listdir(os.path.join(live.configuration, "conf.d")))
+    os.makedirs(os.path.join(target.configuration, "conf.d"), exist_ok=True)
+    for name in ("pg_hba.conf", "pg_ident.conf", *(os.path.join("conf.d", part) for part in parts if part != OWN)):
+        source, path = os.path.join(live.configuration, name), os.path.join(target.configuration, name)
+        if os.path.isfile(source):
+            state = os.stat(source)
+            shutil.copyfile(source, path)
+            os.chown(path, state.st_uid, state.st_gid)
+            os.chmod(path, state.st_mode & 0o7777)
 
 
 def restore(backup: Backup, live: Cluster, target: Cluster, moment: float, settings: str = ALONE) -> dict[str, Any]:
@@ -180,9 +187,7 @@ def restore(backup: Backup, live: Cluster, target: Cluster, moment: float, setti
     )
     try:
         if done.returncode != 0:
-            raise BackupError(
-                f"{backup.path} cannot be restored: {(done.stderr or done.stdout).strip().splitlines()[-1]}."
-            )
+            raise BackupError(f"{backup.path} cannot be restored: {first_error(done.stderr + done.stdout)}.")
         if os.path.isdir(os.path.join(live.configuration, "conf.d")):
             configure_as(live, target)
         needed = settings_of_recovery(live)
@@ -318,6 +323,33 @@ def switch(live: Cluster, port: int, restored: Cluster) -> None:
         run(["systemctl", "daemon-reload"])
         live.control("start")
         raise
+
+
+def listen(target: Cluster, port: int, settings: str, everywhere: bool = True) -> None:
+    """Let a copy listen where the server does that it is of, or over its own socket alone, and wait until it does.
+
+    :param settings: the comment that says what it is.
+    :raises BackupError: when it does not start again.
+    """
+    nowhere = "" if everywhere else "listen_addresses = ''\n"
+    target.write_own(f"{settings}port = {port}\n{nowhere}archive_mode = off\n")
+    target.control("restart")
+    query(port, "SELECT 1", timeout=60)
+
+
+def waiting_copy(live: Cluster) -> Cluster:
+    """The only cluster that was restored beside this one, and has not taken over.
+
+    :raises BackupError: when there is none, or there are several.
+    """
+    copies = [each for each in clusters_of(live.version) if is_copy(each)]
+    if len(copies) == 1:
+        return copies[0]
+    if not copies:
+        raise BackupError("There is no restored cluster: restore one first, with -e at=MOMENT.")
+    raise BackupError(
+        f"There are several restored clusters ({', '.join(map(str, copies))}): name one in forge_restore_cluster."
+    )
 
 
 def query_port(cluster: Cluster) -> str:

@@ -75,7 +75,9 @@ def test_a_check_of_the_users_has_the_copy_and_says_why(monkeypatch: pytest.Monk
 
     def run(argv: list[str], **_options: Any) -> Any:
         ran.append(argv)
-        return type("Done", (), {"returncode": 3, "stdout": "", "stderr": "first\nERROR: division by zero.\n"})()
+        return type(
+            "Done", (), {"returncode": 3, "stdout": "", "stderr": "first\nERROR: division by zero.\nLINE 1\n  ^\n"}
+        )()
 
     monkeypatch.setattr(drill, "run", run)
     drill.check(5433, "shop", "")
