@@ -12,7 +12,8 @@ author: The Code Forge (@thecodeforge)
 description:
   - Without a name, the good generation that served before the live one. With one, that generation, or the good
     generation of that release. Never one that is half-made or bad.
-  - The database is ahead of a generation when its schema has another version than the one it was migrated to.
+  - The database is ahead of a generation when its schema has another version than the one it was migrated to. Where a rehearsal has tried
+    the release that served before with the migrated database, that answers whether it works all the same.
 options:
   _input:
     description: What M(thecodeforge.fastapi.status) says of the host.
@@ -64,14 +65,27 @@ def rollback_target(status: dict[str, Any], to: str = "", schema: str = "", comp
         target = status["previous"]
         if not target:
             return refuse("there is no earlier good generation to go back to")
-    had = generations.get(target, {}).get("schema", "")
-    if schema and schema != had and not compatible:
+    record = generations.get(target, {})
+    rehearsed = rehearsal_of(generations.get(status["live"], {}), record)
+    if rehearsed.get("state") == "does not work" and not compatible:
+        return refuse(
+            f"the rehearsal of the migrations that followed it has shown that {target} does not work with the database as it is: "
+            f"{str(rehearsed['reason']).rstrip('.')}. To go back all the same, run again with -e forge_schema_compatible=true"
+        )
+    had = record.get("schema", "")
+    if schema and schema != had and not compatible and rehearsed.get("state") != "works":
         was = f"was migrated to {had}" if had else "was released without saying its schema"
         return refuse(
             f"the database is at schema {schema}, but {target} {was}. A rollback does not change the database: if the "
             "code works with it, run again with -e forge_schema_compatible=true"
         )
     return {"generation": target, "problem": ""}
+
+
+def rehearsal_of(live: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
+    """What the rehearsal before the live generation's migrations has found out of a generation; empty when it was of another one."""
+    found: dict[str, Any] = live.get("way_back") or {}
+    return found if found.get("release") and found["release"] == target.get("release") else {}
 
 
 def refuse(why: str) -> dict[str, str]:

@@ -88,20 +88,18 @@ seconds:
   type: float
 """
 
-import hashlib
-import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._private.cause import explain
 from ..module_utils._private.database_lock import DatabaseLocked, database_lock
 from ..module_utils._private.errors import STILL_SERVES, tells_what_the_host_refuses
 from ..module_utils._private.exclusive import LockHeld, exclusive_lock
 from ..module_utils._private.generations import Generations
 from ..module_utils._private.layout import Layout
+from ..module_utils._private.migration import fingerprint, is_migrated, run, version_in
 from ..module_utils._private.serving import serving_generation
-from ..module_utils._private.transient import Transient, TransientError, argv_of
+from ..module_utils._private.transient import Transient, TransientError
 
 # Seconds to wait for the migration of a controller that died.
 WAIT = 60
@@ -120,49 +118,18 @@ ARGUMENT_SPEC = {
 }
 
 
-def version_in(output: str) -> str:
-    """First word of the last line: alembic prints ``0001 (head)`` below its log."""
-    lines = [line for line in output.splitlines() if line.strip()]
-    return lines[-1].split()[0] if lines else "none"
-
-
-def fingerprint(layout: Layout, generation: str, commands: list[str], paths: list[str]) -> str:
-    """Hash of what decides the outcome of migrations: commands, their files, dependencies and settings.
+def predict(layout: Layout, params: dict[str, Any], result: dict[str, Any]) -> None:
+    """Say what would run; where the generation is not staged yet, that is all of it.
 
     :raises TransientError: when the release has no such path.
     """
-    record = layout.read_record(generation)
-    release = layout.release(record.release)
-    digest = hashlib.sha256(repr((commands, record.layer)).encode())
-    environment = os.path.join(layout.generation(generation), "environment")
-    for path in [environment, *files_below(release, paths)]:
-        name = "" if path == environment else os.path.relpath(path, release)
-        with open(path, "rb") as handle:
-            digest.update(repr((name, handle.read())).encode())
-    return digest.hexdigest()
-
-
-def files_below(release: str, paths: list[str]) -> list[str]:
-    """Files of a release, in and below some of its paths, sorted; no byte code.
-
-    :raises TransientError: when the release has no such path.
-    """
-    found = []
-    for path in paths:
-        top = os.path.normpath(os.path.join(release, path))
-        if not top.startswith(release + os.sep) or not os.path.lexists(top):
-            raise TransientError(f"the release has no {path}, which forge_migrations_paths names.")
-        found += [top] if os.path.isfile(top) else []
-        found += [os.path.join(parent, name) for parent, _directories, names in os.walk(top) for name in names]
-    return sorted(path for path in found if f"{os.sep}__pycache__{os.sep}" not in path and os.path.isfile(path))
-
-
-def is_migrated(layout: Layout, mark: str) -> bool:
-    """Was the live generation migrated with this? Not after a rollback: the database may be ahead of what is live."""
-    if not mark:
-        return False
-    live = layout.read_record(serving_generation(layout))
-    return live.migrated_with == mark and not Generations(layout).was_rolled_back()
+    staged = bool(layout.read_record(params["generation"]).state)
+    if staged and params["commands"] and params["paths"]:
+        mark = fingerprint(layout, params["generation"], params["commands"], params["paths"])
+        if is_migrated(layout, mark):
+            result["changed"] = False
+            return
+    result["lines"] = [f"would run: {command}" for command in params["commands"]]
 
 
 def migrate(layout: Layout, params: dict[str, Any], result: dict[str, Any]) -> None:
@@ -208,38 +175,17 @@ def run_all(transient: Transient, params: dict[str, Any], result: dict[str, Any]
         ) from None
 
 
-def run(
-    transient: Transient, command: str, timeout: int, result: dict[str, Any], environment: dict[str, str] | None = None
-) -> str:
-    """Run one command.
-
-    :returns: what it printed.
-    :raises TransientError: naming it, when it fails.
-    """
-    try:
-        rc, output, seconds = transient.run(argv_of(command), timeout, environment=environment)
-    except TransientError as error:
-        result["lines"] = [f"$ {command}", *error.lines] if error.lines else []
-        raise TransientError(f"{command!r}: {error}") from None
-    result["seconds"] = round(result["seconds"] + seconds, 2)
-    if rc:
-        sentence, shown = explain(f"{command!r} failed with exit code {rc}", output.splitlines())
-        result["lines"] = [f"$ {command}", *shown]
-        raise TransientError(sentence)
-    result["lines"] += [f"$ {command}", *output.splitlines()]
-    return output
-
-
 @tells_what_the_host_refuses
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
     result: dict[str, Any] = {"changed": bool(params["commands"]), "lines": [], "version": "", "seconds": 0.0}
-    if module.check_mode:
-        result["lines"] = [f"would run: {command}" for command in params["commands"]]
-        module.exit_json(**result)
+    layout = Layout(params["root"], params["app"])
     try:
-        migrate(Layout(params["root"], params["app"]), params, result)
+        if module.check_mode:
+            predict(layout, params, result)
+        else:
+            migrate(layout, params, result)
     except LockHeld:
         module.fail_json(
             msg=f"A migration of {params['app']} that an earlier run started is still at work on this host: run again "

@@ -108,6 +108,11 @@ options:
     description: Version of the database's schema that the generation was migrated to; a rollback compares it.
     type: str
     default: ""
+  way_back:
+    description:
+      - What a rehearsal has found out of a rollback, C(way_back) of M(thecodeforge.fastapi.rehearse), for the record and the ledger.
+    type: dict
+    default: {}
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
   - thecodeforge.fastapi._app.health
@@ -219,6 +224,7 @@ ARGUMENT_SPEC = {
     "keep": {"type": "int", "default": 5},
     "take_over": {"type": "list", "elements": "str", "default": []},
     "schema": {"type": "str", "default": ""},
+    "way_back": {"type": "dict", "default": {}},
 }
 
 

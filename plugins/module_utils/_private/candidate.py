@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 
 from . import systemd
 from .cause import explain
@@ -65,6 +66,23 @@ class Candidate:
         if alone:
             self.processes.stop(self.drain_seconds)
             self.processes.install_units(own_only=True)
+
+    def try_alone(self, ask: Callable[[Candidate], None] = lambda candidate: candidate.run_smoke_tests()) -> None:
+        """Start the generation on its private socket alone, put it through its tests, and stop it.
+
+        :param ask: what is asked of it once it is healthy; its smoke tests, unless said otherwise.
+        :raises RolloutError: when it does not pass; it is stopped by then.
+        """
+        try:
+            self.check_room()
+            self.processes.install_units(own_only=True, trial=True)
+            self.processes.start_web()
+            self.processes.wait_until_healthy(self.health)
+            ask(self)
+        except (RolloutError, systemd.SystemdError, OSError) as error:
+            raise self.processes.explained(error) from None
+        finally:
+            self.discard()
 
     def takes_over(self) -> bool:
         """Does somebody else's service run under the app's name? Then its port is opened at the switch."""

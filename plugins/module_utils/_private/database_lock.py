@@ -45,9 +45,9 @@ def database_lock(transient: Transient, wait: int, seconds: int, lock_timeout: i
         yield Held()
         return
     argv = ["python", "-c", inspect.getsource(database_session), variable, str(wait), str(lock_timeout)]
-    with transient.running(argv, wait + seconds + CONNECT_SECONDS) as line:
+    with transient.running(argv, wait + seconds + CONNECT_SECONDS) as beside:
         try:
-            answer = json.loads(line)
+            answer = json.loads(beside.first)
         except ValueError:
             answer = {"problem": "its Python did not start"}
         if "holds" in answer:

@@ -7,6 +7,9 @@ Prints one JSON object: ``held``, and with which ``options`` (the variable PGOPT
 seconds for a lock, empty where sessions cannot have options, as behind a pool; or who ``holds`` it, when that one keeps it for so many
 seconds; or the ``problem``, why nobody could be asked. Keeps the lock until its standard input ends.
 
+``python -c SCRIPT VARIABLE watch`` prints one JSON object when it looks on, and when its standard input ends another, ``locks``: for each
+table and mode the most seconds in a row for which another session held it.
+
 The lock is one of a transaction, which a connection pool between the app and the database leaves to this client. It keeps no
 snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it. Source: PostgreSQL, "Advisory Locks"; PgBouncer, "Features".
 """
@@ -17,6 +20,7 @@ import importlib
 import json
 import os
 import re
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +38,17 @@ WHO = f"""
         SELECT oid FROM pg_database WHERE datname = current_database()
     )
 """  # noqa: S608 (no input)
+
+LOOK = 0.05  # seconds between two looks at the locks
+# Modes behind which what the app asks waits: all of it behind the last one, what writes behind the others. A table that the same
+# transaction has made is not there for anybody else, so it is not among them. Source: PostgreSQL, "Explicit Locking"
+HELD = """
+    SELECT coalesce(json_agg(DISTINCT jsonb_build_array(format('%I.%I', nspname, relname), mode)), '[]')::text
+    FROM pg_locks JOIN pg_class ON pg_class.oid = relation JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE granted AND pid <> pg_backend_pid() AND relkind IN ('r', 'p', 'm') AND nspname NOT IN ('pg_catalog', 'pg_toast')
+    AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+"""
 
 Ask = Callable[[str], Any]  # runs a statement, and returns the first value of a row
 
@@ -101,7 +116,36 @@ def take(ask: Ask, seconds: float) -> dict[str, Any]:
     return {"held": True}
 
 
-def main(variable: str, seconds: str, lock_timeout: str) -> None:
+def watch_locks(ask: Ask) -> dict[str, Any]:
+    """Look at the locks of others until the standard input ends, and return what is to be printed."""
+    began: dict[tuple[str, str], float] = {}
+    longest: dict[tuple[str, str], float] = {}
+    ends = False
+    while not ends:
+        ends = bool(select.select([sys.stdin], [], [], LOOK)[0])
+        now, held = time.monotonic(), {tuple(each) for each in json.loads(ask(HELD))}
+        began = {each: began.get(each, now) for each in held}
+        for each, since in began.items():
+            longest[each] = max(longest.get(each, 0.0), now - since + LOOK)
+    return {
+        "locks": [
+            {"table": table, "mode": mode, "seconds": round(each, 2)} for (table, mode), each in sorted(longest.items())
+        ]
+    }
+
+
+def main(variable: str, seconds: str, lock_timeout: str = "0") -> None:
+    if seconds == "watch":
+        try:
+            ask, _options = connect(os.environ[variable])
+            answer: dict[str, Any] = {"watches": True}
+        except Exception as error:
+            answer = {"problem": (str(error).strip().splitlines() or [type(error).__name__])[0]}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+        if "watches" in answer:
+            sys.stdout.write(json.dumps(watch_locks(ask)) + "\n")
+        return
     options = f"-c lock_timeout={int(lock_timeout)}s" if int(lock_timeout) else ""
     try:
         ask, options = connect(os.environ[variable], options)  # kept: the connection goes with it

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import systemd
-from .layout import GENERATION_ID, LARGEST, Layout, read_file, set_aside, twin_of, write_atomically
+from .layout import GENERATION_ID, LARGEST, REHEARSED, Layout, read_file, set_aside, twin_of, write_atomically
 from .records import GenerationRecord, LedgerEvent
 
 LEDGER_ENTRIES = 2000
@@ -146,7 +146,10 @@ class Generations:
         served = [name for name in self.served("good", "left") if name != twin_of(self.layout.live())][:keep]
         needed = {self.layout.live(), self.previous_good(), *served, *systemd.running(self.layout.app)}
         removed = [name for name in self.all() if name not in needed]
-        for name in removed:
+        killed = [
+            name for name in os.listdir(self.layout.generations) if name.endswith(REHEARSED) and name not in needed
+        ]
+        for name in [*removed, *killed]:
             self._remove(name)
         # systemd forgets units that do not run by itself, and reads its directories again when the next one is staged.
         self.shorten_ledger()

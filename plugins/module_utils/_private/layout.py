@@ -15,6 +15,7 @@ from .records import GenerationRecord
 
 STANDBY_REQUEST = "stand-by"  # as in roles/service/files/forge_server.py
 TWIN = "-2"  # ends the id of every other twin
+REHEARSED = "-r"  # ends the id of a copy for a rehearsal, which is no generation to anything else
 GENERATION_ID = re.compile(rf"^[0-9a-f]{{12}}-[0-9a-f]{{8}}({TWIN})?\Z")
 LARGEST = 8 << 20  # bytes; of a document
 

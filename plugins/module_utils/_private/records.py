@@ -79,6 +79,7 @@ class GenerationRecord(Document):
     drop_warning: str = field(default="", metadata={"older": "loses"})
     schema: str = ""
     migrated_with: str = ""
+    way_back: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, document: object) -> GenerationRecord:
@@ -101,6 +102,7 @@ class LedgerEvent(Document):
     seconds: float = 0.0
     schema_before: str = ""
     schema: str = ""
+    way_back: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ class RolloutSteps:
             self.result["ended"] = ended.read()
 
     def record_switch(self) -> None:
-        schema = {"schema": self.params["schema"]} if self.params["schema"] else {}
-        self.generations.set_state(self.generation, "good", drop_warning=drop_warning(self.record), **schema)
+        known = {name: self.params[name] for name in ("schema", "way_back") if self.params[name]}
+        self.generations.set_state(self.generation, "good", drop_warning=drop_warning(self.record), **known)
         if self.way_back and self.params["action"] == "rollback":
             self.generations.set_state(self.way_back, "left")
         if self.way_back is not None:
@@ -234,6 +234,7 @@ class RolloutSteps:
             LedgerEvent(
                 action=self.params["action"], by=self.params["by"], previous=previous, generation=self.generation,
                 result=outcome, reason=reason, seconds=self.seconds(), schema_before=schemas[0], schema=schemas[1],
+                way_back=self.params["way_back"],
             )
         )  # fmt: skip
 

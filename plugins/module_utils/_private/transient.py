@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from . import systemd
 from .command import run
@@ -43,6 +44,14 @@ class TransientError(Exception):
     def __init__(self, message: str, lines: list[str] | None = None) -> None:
         super().__init__(message)
         self.lines = lines or []
+
+
+@dataclass
+class Beside:
+    """What a command printed that runs beside something: its first line, and the rest when it has ended."""
+
+    first: str = ""
+    rest: str = ""
 
 
 class Transient:
@@ -91,11 +100,11 @@ class Transient:
         return done.returncode, output, seconds
 
     @contextmanager
-    def running(self, argv: list[str], timeout: int) -> Iterator[str]:
+    def running(self, argv: list[str], timeout: int) -> Iterator[Beside]:
         """Run a command for as long as the block does: its standard input ends with it, also when this process is killed.
 
         :param timeout: seconds after which it is stopped all the same.
-        :returns: the first line that it prints, with the generation's secrets masked; empty when it prints none.
+        :returns: what it prints, with the generation's secrets masked: the first line, and after the block the rest.
         """
         command = self._command(f"{self.layout.app}-beside-{self.generation}-{os.getpid()}", argv, timeout)
         process = subprocess.Popen(  # pylint: disable=consider-using-with
@@ -106,10 +115,12 @@ class Transient:
             text=True,
             errors="replace",
         )
+        beside = Beside()
         try:
-            yield mask(process.stdout.readline(), self.secrets)  # type: ignore[union-attr]
+            beside.first = mask(process.stdout.readline(), self.secrets)  # type: ignore[union-attr]
+            yield beside
         finally:
-            process.communicate()
+            beside.rest = mask(process.communicate()[0], self.secrets)
 
     def _command(self, name: str, argv: list[str], timeout: int) -> list[str]:
         command = ["systemd-run", "--unit", name, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 
 from . import systemd
 from .errors import StageError
@@ -42,14 +43,7 @@ def make_twin(layout: Layout) -> None:
     twin = twin_of(live)
     try:
         with exclusive_lock(layout.kernel_lock("stage")):
-            for path in files_below(layout.generation(live)):
-                if path == layout.record(live):
-                    continue
-                name = os.path.basename(path).replace(f"@{live}.", f"@{twin}.")
-                directory = os.path.dirname(path).replace(layout.generation(live), layout.generation(twin), 1)
-                copy(path, os.path.join(directory, name))
-                if f"@{twin}." in name:
-                    copy(path, os.path.join(layout.units, name))
+            copy_generation(layout, live, twin)
             systemd.systemctl("daemon-reload")
             Generations(layout).write_record(
                 twin, dataclasses.replace(record, generation=twin, state="validated", reason="")
@@ -58,6 +52,26 @@ def make_twin(layout: Layout) -> None:
         raise StageError(
             f"Another deploy is staging {layout.app} on this host right now; run again when it is done."
         ) from None
+
+
+def copy_generation(
+    layout: Layout, source: str, twin: str, rewrite: Callable[[str, bytes], bytes] = lambda _name, content: content
+) -> None:
+    """Copy the files of a generation, but for its record, under another id, and its units to where systemd reads them.
+
+    :param rewrite: gets the path of a file in the generation and its content, and returns that of the copy.
+    :raises OSError: when a file cannot be read or written.
+    """
+    home, target = layout.generation(source), layout.generation(twin)
+    for path in files_below(home):
+        if path == layout.record(source):
+            continue
+        inside = os.path.relpath(path, home)
+        content = rewrite(inside, read_file(path))
+        name = os.path.join(os.path.dirname(inside), os.path.basename(inside).replace(f"@{source}.", f"@{twin}."))
+        write_like(path, os.path.join(target, name), content)
+        if f"@{twin}." in name:
+            write_like(path, os.path.join(layout.units, os.path.basename(name)), content)
 
 
 def files_below(directory: str) -> list[str]:
@@ -70,8 +84,8 @@ def files_below(directory: str) -> list[str]:
     ]
 
 
-def copy(source: str, target: str) -> None:
-    """Copy a file with its mode and owner."""
+def write_like(source: str, target: str, content: bytes) -> None:
+    """Write a file with the mode and the owner of another one."""
     state = os.stat(source)
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
-    write_atomically(target, read_file(source), state.st_mode & 0o7777, state.st_uid, state.st_gid)
+    write_atomically(target, content, state.st_mode & 0o7777, state.st_uid, state.st_gid)

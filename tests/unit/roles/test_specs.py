@@ -210,7 +210,7 @@ def test_no_role_needs_a_result_that_it_does_not_know_how_to_get(docs: ModuleTyp
     optional = {
         "service": {"forge_postgresql_result"},  # without it the database is no limit
         "environment": {"forge_build_result"},  # without it there is no app to ask
-        "rollout": {"forge_migrations_result"},  # without it the schema is not known
+        "rollout": {"forge_migrations_result", "forge_rehearsal_result"},  # without them the schema is not known
     }
     for role in ROLES:
         text = "".join(

@@ -191,6 +191,29 @@ def test_rollback_that_cannot_work_is_refused(changes: dict[str, Any], options: 
     assert chosen["problem"].endswith(". Nothing was changed.") or "forge_schema_compatible=true" in chosen["problem"]
 
 
+@pytest.mark.parametrize(
+    ("state", "of", "goes"),
+    [
+        ("works", "bbbbbbbbbbbb", True),
+        ("works", "aaaaaaaaaaaa", False),  # of another release
+        ("is not known", "bbbbbbbbbbbb", False),
+        ("does not work", "bbbbbbbbbbbb", False),
+    ],
+)
+def test_a_rehearsal_answers_whether_a_rollback_works(state: str, of: str, goes: bool) -> None:
+    was = status()
+    was["generations"][OLD]["release"] = "bbbbbbbbbbbb"
+    was["generations"][LIVE]["way_back"] = {"release": of, "state": state, "reason": "It is gone."}
+    chosen = rollback_target(was, schema="0003")
+    assert (chosen["generation"] == OLD) is goes
+    barred = state == "does not work"
+    assert (
+        "does not work with the database as it is: It is gone. To go back all the same" in chosen["problem"]
+    ) is barred
+    assert rollback_target(was, schema="0003", compatible=True)["generation"] == OLD
+    assert (rollback_target(was)["generation"] == "") is barred, "also where nothing says which version the schema has"
+
+
 def host_status(**changes: Any) -> dict[str, Any]:
     found = {
         "live": LIVE,

@@ -14,7 +14,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.excl
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import GENERATION_ID, twin_of
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import LedgerEvent
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.twin import make_twin
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.twin import copy_generation, make_twin
 from fake_host import NEW, OLD, Host, with_processes
 
 TWIN = f"{OLD}-2"
@@ -75,6 +75,20 @@ def test_what_a_twin_took_over_from_goes_and_no_rollback_goes_to_it(refreshed: H
     assert generations.was_rolled_back()
     assert generations.prune(5) == [OLD]
     assert sorted(generations.all()) == [TWIN, NEW]
+
+
+def test_what_a_killed_rehearsal_has_left_is_no_generation_and_goes(host: Host) -> None:
+    name = f"{OLD}-r"
+    copy_generation(host.layout, OLD, name, lambda path, content: b"x" if path == "environment" else content)
+    assert Path(host.layout.generation(name), "environment").read_text() == "x"
+    Generations(host.layout).set_state(OLD, "good")
+    Generations(host.layout).record_event(LedgerEvent(action="deploy", result="switched", generation=OLD))
+    host.serve(OLD)
+    assert name not in Generations(host.layout).all()
+    assert name not in Generations(host.layout).prune(5)
+    assert not Path(host.layout.generation(name)).exists()
+    assert not (Path(host.layout.units) / f"forge@{name}.service").exists()
+    assert Path(host.layout.generation(OLD)).exists()
 
 
 def test_nothing_to_refresh_is_said(host: Host) -> None:

@@ -215,7 +215,7 @@ def test_output_of_a_command_that_fails_begins_with_the_first_error(
 
 
 def test_same_inputs_are_migrated_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "fchown", lambda *_arguments: None)
+    monkeypatch.setattr("os.fchown", lambda *_arguments: None)
     paths = ["migrations", "alembic.ini"]
     assert outcome(layout, monkeypatch, paths=paths)["changed"]
     assert layout.read_record(SECOND).migrated_with == fingerprint(layout, SECOND, COMMANDS, paths)
