@@ -63,7 +63,14 @@ SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
 # No path, name, address or command holds these; a command may have several lines.
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 LINE_BREAK = re.compile(r"[\r\n]")
-COMMANDS = ("forge_migrations", "forge_seeds", "forge_smoke_command", "forge_schema_version", "forge_wave_check")
+COMMANDS = (
+    "forge_migrations",
+    "forge_seeds",
+    "forge_smoke_command",
+    "forge_schema_version",
+    "forge_wave_check",
+    "forge_backup_drill_command",
+)
 # Variables whose text has lines.
 TEXTS = ("forge_edge_certificate", "forge_edge_key", "forge_edge_unavailable_page", "forge_maintenance_page")
 LONGEST, LONGEST_COMMAND = 4096, 100_000  # characters; of a text as of a command
@@ -185,8 +192,6 @@ RULES = (
          "{name} must be a time as systemd has it, such as daily: see systemd.time(7), OnCalendar."),
     Rule("forge_backup_drill_schedule", lambda value: not value or bool(SCHEDULE.match(str(value))),
          "{name} must be a time as systemd has it, such as daily (see systemd.time(7), OnCalendar), or empty for no drills."),
-    Rule("forge_backup_drill_command", lambda command: not command or ("\n" not in command and not command_problem(command)),
-         "{name} must be a command, on one line, with its quotes closed."),
     Rule("forge_backup_on_failure forge_backup_heartbeat", lambda whom: not wrong_on_failure(whom, True),
          "{name} must be an address, such as https://example.com/x, or a command, on one line, with its quotes closed."),
     Rule("forge_backup_keep forge_backup_dump_keep forge_backup_wal_keep_mb forge_backup_base_hours forge_backup_wal_minutes "
@@ -242,7 +247,7 @@ RULES = (
          lambda value: int(value) >= 0,
          "{name} must not be negative."),
     Rule("forge_build_cache_mb forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
-         "forge_migrations_lock_timeout "
+         "forge_migrations_lock_timeout forge_rehearsal_lock_seconds "
          "forge_postgresql_max_connections forge_watch_seconds forge_wave_pause forge_worker_connections "
          "forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
