@@ -291,6 +291,7 @@ def test_rows_of_a_database_host_whose_power_was_cut_are_there_at_each_moment(da
         data.fleet.lab("kill", "db")
         time.sleep(2)
         data.fleet.lab("start", "db")
+        data.fleet.on("db", "systemd-run --unit receiver python3 /root/receiver.py")
         data.fleet.until(lambda: httpx.get(data.fleet.url("app", "/readyz")).status_code == 200, what="the app")
     before = {serial for serial, at in data.written.items() if at < clock}
     assert len(before) > 10
