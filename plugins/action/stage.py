@@ -27,6 +27,7 @@ class ActionModule(HostAction):
         blobs = {
             name: {"sha256": blob["sha256"], "path": blob["path"], "size": os.path.getsize(blob["path"])}
             for name, blob in (arguments.pop("blobs", None) or {}).items()
+            if blob  # a host's own Python is none
         }
         metadata = {name: {key: blob[key] for key in ("sha256", "size")} for name, blob in blobs.items()}
         if comparison is None:

@@ -92,7 +92,7 @@ def row(
     return [
         host,
         facts["os"]["name"],
-        facts["python"]["version"],
+        target.get("python") or facts["python"]["version"],
         str(target["workers"]["count"]),
         target["workers"]["reason"]
         + connections(candidate)

@@ -229,6 +229,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "database_port": {"type": "int", "default": 0},
     "systems": {"type": "list", "elements": "str", "default": []},
 }
+VERSION = re.compile(r"^3\.\d+(\.\d+)?\Z")
 PROBE = "import sys,platform as p;print(p.python_version());print(sys.executable)"
 
 
@@ -242,6 +243,10 @@ class Python(TypedDict):
     version: str  # 3.11.2; of one that is not installed, what its name promises: 3.12.0, or empty
     path: str
     installed: bool
+    standalone: (
+        str  # version of one that the controller is to bring, as the host has none and no source of one; else empty
+    )
+    automatic: bool  # is it the host's own, and to be replaced where the app does not accept it?
 
 
 class HostFacts(TypedDict):
@@ -280,15 +285,37 @@ def operating_system(path: str = "/etc/os-release") -> System:
 
 
 def interpreter(python: str) -> Python:
-    """Return version and path of an interpreter, given by its name or path."""
+    """Return version and path of an interpreter.
+
+    :param python: its name or path; a version, such as 3.14 or 3.14.2, that the host has, or has a source of, or is to be brought; or
+        nothing, which is the host's own unless the app does not accept that.
+    """
+    if VERSION.match(python):
+        return interpreter_of_version(python)
+    found = interpreter_of_name(python or "python3")
+    return {**found, "automatic": not python}
+
+
+def interpreter_of_name(python: str) -> Python:
     path = shutil.which(python)
     if path:
         done = run([path, "-Ic", PROBE])
         if done.returncode == 0:
             version, executable = done.stdout.split()
-            return {"version": version, "path": executable, "installed": True}
+            return {"version": version, "path": executable, "installed": True, "standalone": "", "automatic": False}
     named = re.search(r"python(3\.\d+)$", python)
-    return {"version": f"{named[1]}.0" if named else "", "path": os.path.join("/usr/bin", python), "installed": False}
+    version, path = f"{named[1]}.0" if named else "", os.path.join("/usr/bin", python)
+    return {"version": version, "path": path, "installed": False, "standalone": "", "automatic": False}
+
+
+def interpreter_of_version(version: str) -> Python:
+    """The distribution's, when that is exactly so, or else a standalone one."""
+    minor = ".".join(version.split(".")[:2])
+    found = interpreter_of_name(f"python{minor}")
+    is_exact = version == minor or found["version"] == version
+    if is_exact and (found["installed"] or not unavailable_packages(package_of(found))):
+        return found
+    return {"version": version, "path": "", "installed": True, "standalone": version, "automatic": False}
 
 
 def package_of(python: Python) -> list[str]:

@@ -21,9 +21,13 @@ options:
     type: str
     required: true
   python:
-    description: Interpreter on the host that the layer is made for.
+    description: Interpreter on the host that the layer is made for; not looked at with O(interpreter).
     type: str
     required: true
+  interpreter:
+    description: A standalone Python that the layer is made for, its C(id) and C(minor) version; empty for the host's own.
+    type: dict
+    default: {}
   generation:
     description: Id of the generation. When empty it is named after everything that decides what runs.
     type: str
@@ -79,7 +83,7 @@ options:
     default: true
   blobs:
     description:
-      - What may have to be uploaded. Keys are V(release) and V(layer).
+      - What may have to be uploaded. Keys are V(release), V(layer) and V(python), the standalone one.
       - Each has a C(path) on the controller and its C(sha256).
     type: dict
     default: {}
@@ -165,6 +169,7 @@ ARGUMENT_SPEC = {
     "root": {"type": "path", "required": True},
     "group": {"type": "str", "required": True},
     "python": {"type": "str", "required": True},
+    "interpreter": {"type": "dict", "default": {}},
     "target": {"type": "str", "required": True},
     "load_seconds": {"type": "int", "default": 60},
     "generation": {"type": "str", "default": ""},

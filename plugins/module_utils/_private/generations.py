@@ -161,8 +161,19 @@ class Generations:
             for name in os.listdir(directory):
                 if name not in in_use and not name.startswith("."):
                     shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        self._remove_pythons()
         self._remove_leftovers()
         return removed
+
+    def _remove_pythons(self) -> None:
+        """Remove standalone Pythons that no layer runs with any more."""
+        pythons, layers = self.layout.pythons, self.layout.layers
+        links = [os.path.join(layers, layer, "bin", "python") for layer in os.listdir(layers)]
+        in_use = {os.readlink(link) for link in links if os.path.islink(link)}
+        for name in os.listdir(pythons) if os.path.isdir(pythons) else ():
+            home = os.path.join(pythons, name)
+            if not name.startswith(".") and not any(path.startswith(home + os.sep) for path in in_use):
+                shutil.rmtree(home, ignore_errors=True)
 
     def _remove(self, generation: str) -> None:
         """Remove a generation; its record before its files, so that one that is half removed is none."""

@@ -38,6 +38,7 @@ class Layout:
         self.home = os.path.join(root, app)
         self.units = units
         self.run = os.path.join(run, app)
+        self.pythons = os.path.join(self.home, "pythons")  # standalone ones
         self.layers = os.path.join(self.home, "layers")
         self.releases = os.path.join(self.home, "releases")
         self.generations = os.path.join(self.home, "generations")
@@ -52,6 +53,9 @@ class Layout:
         self.drain = os.path.join(self.home, "drain")
         self.maintenance = os.path.join(self.home, "maintenance")
         self.take_back_request = os.path.join(self.locks, "take-back")  # for a rollout that watches
+
+    def python(self, interpreter: str) -> str:
+        return os.path.join(self.pythons, interpreter)
 
     def layer(self, layer: str) -> str:
         return os.path.join(self.layers, layer)

@@ -69,6 +69,7 @@ class GenerationRecord(Document):
     target: str = ""
     server: str = ""
     worker_class: str = ""
+    python: str = ""
     listen: list[str] = field(default_factory=list)
     workers: int = 1
     workers_reason: str = ""

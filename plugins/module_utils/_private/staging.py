@@ -20,9 +20,10 @@ from typing import Any
 
 from . import systemd
 from .archive import ArchiveError, unpack
+from .command import run
 from .complete import is_complete, mark_complete
 from .differences import decided, differences, renamed, texts_below
-from .errors import StageError
+from .errors import STILL_SERVES, StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
 from .layer import LayerError, compile_bytecode, finds_releases, make_environment
@@ -134,7 +135,15 @@ class Staging:
         """Directories of ours in which somebody else than root could replace what root runs."""
         layout = self.layout
         found = []
-        for path in (layout.home, layout.layers, layout.releases, layout.generations, self.home, f"{self.home}/units"):
+        for path in (
+            layout.home,
+            layout.pythons,
+            layout.layers,
+            layout.releases,
+            layout.generations,
+            self.home,
+            f"{self.home}/units",
+        ):
             with suppress(FileNotFoundError):
                 state = os.lstat(path)
                 if stat.S_ISDIR(state.st_mode) and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
@@ -144,6 +153,9 @@ class Staging:
     def compare(self) -> dict[str, Any]:
         """What is ``missing``, what has ``drifted``, whether the host is ``up_to_date``, and its :meth:`state`."""
         missing = []
+        interpreter = self.params["interpreter"]
+        if interpreter and not is_complete(self.layout.python(interpreter["id"])):
+            missing.append("python")
         layer = self.layout.layer(self.params["layer"])
         if not (is_complete(layer) and finds_releases(layer)):
             missing.append("layer")
@@ -216,6 +228,8 @@ class Staging:
                 self.write_project()
                 self.check_room(missing)
                 try:
+                    if "python" in missing:
+                        self.install_python()
                     if "layer" in missing:
                         self.install_layer()
                     if "release" in missing:
@@ -239,8 +253,8 @@ class Staging:
             write_atomically(self.layout.project, text.encode(), 0o644)
 
     def clear_half_made(self) -> None:
-        for directory in (self.layout.layers, self.layout.releases):
-            for name in os.listdir(directory):
+        for directory in (self.layout.pythons, self.layout.layers, self.layout.releases):
+            for name in os.listdir(directory) if os.path.isdir(directory) else ():
                 if name.startswith(INCOMING):
                     shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
@@ -285,21 +299,47 @@ class Staging:
             raise StageError(f"The {name} cannot be unpacked: {error}. Build it again.") from None
         return incoming
 
+    def python(self) -> str:
+        """Path of the interpreter that the layer is for: the standalone one that comes with it, or the host's own."""
+        interpreter = self.params["interpreter"]
+        if not interpreter:
+            return str(self.params["python"])
+        return os.path.join(self.layout.python(interpreter["id"]), "bin", f"python{interpreter['minor']}")
+
+    def install_python(self) -> None:
+        """:raises StageError: when it does not run on this host."""
+        final = self.layout.python(self.params["interpreter"]["id"])
+        os.makedirs(self.layout.pythons, mode=0o755, exist_ok=True)
+        incoming = self.unpack("python", self.layout.pythons)
+        path = os.path.join(incoming, os.path.relpath(self.python(), final))
+        try:
+            done = run([path, "-Ic", "import ssl, ctypes"])
+            said = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+        except OSError as error:
+            said = [str(error.strerror)]
+        if said:
+            raise StageError(
+                f"Python {self.params['interpreter']['id']} does not run on this host ({said[0]}): choose another one in forge_python. "
+                f"{STILL_SERVES}"
+            )
+        compile_bytecode(incoming, final, path)
+        self.put_in_place(incoming, final)
+
     def install_layer(self) -> None:
         """:raises StageError: when the host's Python does not run, or is not the one that the layer is for."""
         final = self.layout.layer(self.params["layer"])
         incoming = self.unpack("layer", self.layout.layers)
         try:
-            make_environment(incoming, final, self.params["python"])
+            make_environment(incoming, final, self.python())
         except LayerError as error:
             raise StageError(f"Layer {self.params['layer']} cannot be installed: {error}.") from None
-        compile_bytecode(incoming, final, self.params["python"])
+        compile_bytecode(incoming, final, self.python())
         self.put_in_place(incoming, final)
 
     def install_release(self) -> None:
         final = self.layout.release(self.params["release"])
         incoming = self.unpack("release", self.layout.releases)
-        compile_bytecode(incoming, final, self.params["python"])
+        compile_bytecode(incoming, final, self.python())
         self.put_in_place(incoming, final)
 
     def put_in_place(self, incoming: str, final: str) -> None:

@@ -107,6 +107,7 @@ def make_staging(tmp_path: Path, **changes: Any) -> Staging:
         "root": str(tmp_path / "srv"),
         "group": "no-such-group",
         "python": sys.executable,
+        "interpreter": {},
         "target": "shop.main:app",
         "load_seconds": 60,
         "generation": GENERATION,

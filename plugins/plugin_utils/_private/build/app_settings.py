@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .packaging_library import SpecifierSet
@@ -57,8 +57,8 @@ def check_settings(target: str, release: str, environment: dict[str, str], works
     :param environment: names, with their prefix, to values.
     """
     record = read_record(workspace.cache, release)
-    controller = Platform.of_controller()
-    if record.requires_python and controller.python not in SpecifierSet(record.requires_python):
+    controller, python = python_of_controller(record, workspace)
+    if not python:
         return Checked(unchecked=f"the controller has Python {controller.python}, the app needs {record.requires_python}")
     layers = sorted(layer.layer for layer in record.layers.values())
     inputs = repr((sorted(environment.items()), layers, record.import_paths)).encode()
@@ -66,7 +66,7 @@ def check_settings(target: str, release: str, environment: dict[str, str], works
     if is_accepted(accepted, Path(record.code)):
         return Checked()
     try:
-        home = environment_of(record, controller, workspace)
+        home = environment_of(record, controller, python, workspace)
     except BuildError as error:
         return Checked(unchecked=str(error))
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,21 +89,47 @@ def is_accepted(accepted: Path, code: Path) -> bool:
         return False
 
 
-def environment_of(record: BuildRecord, controller: Platform, workspace: Workspace) -> Path:
+def python_of_controller(record: BuildRecord, workspace: Workspace) -> tuple[Platform, str]:
+    """What the app is loaded with: the Python that runs Ansible, or where the app does not accept that, the one that its hosts get.
+
+    :returns: the platform, and the path of the interpreter; that is empty where there is none that runs here.
+    """
+    own = Platform.of_controller()
+    if not record.requires_python or own.python in SpecifierSet(record.requires_python):
+        return own, sys.executable
+    for interpreter in record.pythons.values():
+        if interpreter.machine != own.machine:
+            continue
+        home = workspace.cache / "environments" / f"python-{interpreter.id}"
+        if not home.is_dir():
+            home.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=home.parent, prefix=".") as scratch:
+                unpack(interpreter.path, Path(scratch) / "python")
+                with suppress(OSError):  # another build was quicker
+                    (Path(scratch) / "python").rename(home)
+        python = home / "bin" / f"python{interpreter.minor}"
+        done = subprocess.run([python, "-Ic", "import ssl"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode == 0:
+            return replace(own, python=interpreter.version, interpreter=interpreter.id), str(python)
+    return own, ""
+
+
+def environment_of(record: BuildRecord, controller: Platform, python: str, workspace: Workspace) -> Path:
     """A release's dependencies, installed for the controller: of a layer that runs here, or of one that is built now.
 
+    :param python: path of the interpreter that loads the app.
     :raises BuildError: when they cannot be had for the controller.
     """
     fitting = [layer for layer in record.layers.values() if controller.runs(layer.platform)]
     layer = fitting[0] if fitting else controller_layer(record, controller, workspace)
-    home = workspace.cache / "environments" / digest(layer.layer.encode(), sys.executable.encode(), STARTUP.encode())[:12]
+    home = workspace.cache / "environments" / digest(layer.layer.encode(), python.encode(), STARTUP.encode())[:12]
     if (home / ".complete").is_file():
         return touch(home)
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".") as scratch:
         made = Path(scratch) / home.name
         unpack(layer.path, made)
-        make_environment(str(made), str(home), sys.executable)
+        make_environment(str(made), str(home), python)
         (made / ".complete").touch()
         if not (home / ".complete").is_file():  # else another build was quicker
             shutil.rmtree(home, ignore_errors=True)

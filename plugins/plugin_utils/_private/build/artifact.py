@@ -32,14 +32,17 @@ def write_artifact(path: Path, record: BuildRecord, workspace: Workspace) -> Non
     """
     lock = without_secrets("".join(Path(each).read_text(encoding="utf-8") for each in record.locks))
     layers = {key: replace(layer, path=f"layers/{layer.layer}.tar.gz") for key, layer in sorted(record.layers.items())}
+    pythons = {key: replace(python, path=f"pythons/{key}.tar.gz") for key, python in sorted(record.pythons.items())}
     contents = {
         "code.tar.gz": Path(record.code).read_bytes(),
         "lock.txt": lock.encode(),
         "sbom.cdx.json": bill_of_materials(with_names(lock, record.extra_wheels), workspace),
         **{layers[key].path: Path(layer.path).read_bytes() for key, layer in record.layers.items()},
+        **{pythons[key].path: Path(python.path).read_bytes() for key, python in record.pythons.items()},
     }
     manifest = replace(
-        record, code="code.tar.gz", locks=["lock.txt"], base="", project="", layers=layers, format=FORMAT,
+        record, code="code.tar.gz", locks=["lock.txt"], base="", project="", layers=layers, pythons=pythons,
+        format=FORMAT,
         files={name: file_hash(content) for name, content in contents.items()},
     )  # fmt: skip
     put(path, tar_bytes([Entry(MANIFEST, manifest.to_json()), *(Entry(*each) for each in sorted(contents.items()))]))
@@ -96,8 +99,10 @@ def open_artifact(origin: str, sha256: str, workspace: Workspace) -> tuple[Build
         unpack_artifact(path, home, shown)
     manifest = read_manifest(touch(home), shown)
     layers = {key: replace(layer, path=str(home / layer.path)) for key, layer in manifest.layers.items()}
+    pythons = {key: replace(python, path=str(home / python.path)) for key, python in manifest.pythons.items()}
     record = replace(
         manifest, code=str(home / manifest.code), locks=[str(home / lock) for lock in manifest.locks], layers=layers,
+        pythons=pythons,
         from_artifact=shown,
     )  # fmt: skip
     write_record(workspace.cache, record)

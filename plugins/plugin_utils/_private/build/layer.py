@@ -57,10 +57,11 @@ class Layer:
     python: str
     machine: str
     glibc: str
+    interpreter: str = ""  # id of a standalone Python
 
     @property
     def platform(self) -> Platform:
-        return Platform(self.python, self.machine, self.glibc)
+        return Platform(self.python, self.machine, self.glibc, interpreter=self.interpreter)
 
     def for_host(self) -> dict[str, Any]:
         """As the role release takes it."""
@@ -98,7 +99,9 @@ def build_layer(
             pack_layer(target, requirements_text(installed), platform.python_version, path)
     sha256 = file_digest(touch(path))
     count = len(pins) + len(built)
-    return Layer(layer, str(path), sha256, count, platform.python, platform.machine, platform.glibc), created
+    return Layer(
+        layer, str(path), sha256, count, platform.python, platform.machine, platform.glibc, platform.interpreter
+    ), created
 
 
 def check_whole(target: Path, platform: Platform, written: Path) -> None:

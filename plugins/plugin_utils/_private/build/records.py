@@ -12,6 +12,7 @@ from typing import Any
 
 from .cache import put
 from .errors import BuildError
+from .interpreter import Interpreter
 from .layer import Layer
 from .target_platform import Platform, version_tuple
 
@@ -34,6 +35,7 @@ class BuildRecord:
     extra_wheels: list[str]  # name==version of wheels that no index has
     layers: dict[str, Layer]  # by key of the platform
     time: str  # of the commit, ISO 8601
+    pythons: dict[str, Interpreter] = field(default_factory=dict)  # standalone ones, by id
     from_artifact: str = ""  # as people know it: without the source, and without an index
     files: dict[str, str] = field(default_factory=dict)  # of a manifest: name to sha256
     format: int = 0  # of a manifest
@@ -46,6 +48,7 @@ class BuildRecord:
         """:raises ValueError, TypeError, KeyError: for what is no record."""
         content = json.loads(text)
         content["layers"] = {key: Layer(**layer) for key, layer in content["layers"].items()}
+        content["pythons"] = {key: Interpreter(**python) for key, python in content.get("pythons", {}).items()}
         return cls(**content)
 
 
@@ -76,6 +79,12 @@ def layer_for(record: BuildRecord, platform: Platform) -> Layer:
     return record.layers.get(platform.key) or max(fitting, key=lambda layer: version_tuple(layer.glibc))
 
 
+def for_host(record: BuildRecord, layer: Layer) -> dict[str, Any]:
+    """A layer as the role release takes it, with its standalone Python, which is empty where it is the host's own."""
+    python = record.pythons[layer.interpreter].for_host() if layer.interpreter else {}
+    return {**layer.for_host(), "version": layer.python, "python": python}
+
+
 def result_of(
     record: BuildRecord, platforms: Sequence[Platform], created: list[str], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def result_of(
     return {
         **{name: getattr(record, name) for name in ("release", "commit", "dirty", "builder", "import_paths", "locks")},
         "code": {"path": record.code, "sha256": record.code_sha256},
-        "hosts": {host: layer_for(record, each).for_host() for each in platforms for host in each.hosts},
+        "hosts": {host: for_host(record, layer_for(record, each)) for each in platforms for host in each.hosts},
         "created": created,
         "notes": list(notes),
     }

@@ -8,13 +8,15 @@ import gzip
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .packaging_library import InvalidSpecifier
+from .packaging_library import InvalidSpecifier, SpecifierSet
 from .artifact import open_artifact, write_artifact
 from .cache import digest, evict, file_digest, put, touch
 from .errors import BuildError
+from .interpreter import Interpreter, choices, installed_in, runs_here
 from .layer import ID_LENGTH, Layer, build_layer, requirement_of
 from .lockfile import Lock, add_server, directs_for, lock_of, pins_for
 from .origin import kind_of, open_origin
@@ -44,7 +46,40 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
         record, created = open_artifact(options["source"], options["sha256"], workspace)
         return result_of(record, platforms, created)
     source = open_origin(options["source"], options["directory"], workspace)
-    check_source(source, platforms, options["dirty"])
+    check_source(source, options["dirty"])
+    refused: NeedsCompiling | None = None
+    for chosen, pythons in choices(source.requires_python, platforms, workspace):
+        check_pythons(source, chosen)
+        try:
+            return build_for(source, chosen, pythons, options, workspace, builder, started)
+        except NeedsCompiling as needed:
+            if not any(job.platform.interpreter for job in needed.jobs):
+                raise
+            refused = refused or needed
+    if refused:
+        raise BuildError(
+            f"{', '.join(job.requirement for job in refused.jobs)} has no wheel for {refused.jobs[0].platform}, and a standalone Python "
+            "compiles nothing: choose an older one in forge_python, or one that the hosts' own packages have."
+        )
+    raise BuildError("There are no hosts to build for.")
+
+
+def build_for(
+    source: Source,
+    platforms: list[Platform],
+    pythons: dict[str, Interpreter],
+    options: Mapping[str, Any],
+    workspace: Workspace,
+    builder: str,
+    started: float,
+) -> dict[str, Any]:
+    """As :func:`build`, when it is known which Python each platform has.
+
+    :param pythons: standalone ones, by id.
+    :param started: when the build began, in seconds since 1970.
+    """
+    if any(runs_here(each, workspace) for each in pythons.values()):
+        workspace = replace(workspace, pythons=str(installed_in(workspace)))
     requirements = source.find("requirements.txt")
     workspace = workspace.with_project(
         source.project, requirements.read_text(encoding="utf-8", errors="replace") if requirements else ""
@@ -73,6 +108,7 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
         project=str(source.directory),
         extra_wheels=extra_wheels,
         layers=layers,
+        pythons=pythons,
         time=commit_time(source),
     )
     write_record(workspace.cache, record)
@@ -84,11 +120,11 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
     return result_of(record, platforms, created, [lock.note] if lock.note else [])
 
 
-def check_source(source: Source, platforms: list[Platform], dirty: bool) -> None:
+def check_source(source: Source, dirty: bool) -> None:
     """Check what can be known before anything is built.
 
     :param dirty: may the source have changes that are not committed?
-    :raises BuildError: when it has such changes, or a host's Python does not meet ``requires-python``.
+    :raises BuildError: when it has such changes, or says in no known way which Pythons it accepts.
     """
     if source.dirty and not dirty:
         raise BuildError(
@@ -96,16 +132,20 @@ def check_source(source: Source, platforms: list[Platform], dirty: bool) -> None
             "forge_source_dirty to true."
         )
     try:
-        hosts = too_old(source.requires_python, platforms)
+        SpecifierSet(source.requires_python)
     except InvalidSpecifier:
         raise BuildError(
             f"{source.directory}: requires-python {source.requires_python!r} is not a version range."
         ) from None
+
+
+def check_pythons(source: Source, platforms: list[Platform]) -> None:
+    """:raises BuildError: when a host's Python does not meet ``requires-python``."""
+    hosts = too_old(source.requires_python, platforms)
     if hosts:
         raise BuildError(
             f"The app needs Python {source.requires_python}, but {', '.join(hosts)}: "
-            "set forge_python to an interpreter those hosts have, or use a newer release of the operating system (of an image: another "
-            "forge_image_base)."
+            "set forge_python to a version that it accepts, such as 3.14, or leave it out (of an image: another forge_image_base)."
         )
 
 

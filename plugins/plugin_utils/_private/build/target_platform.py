@@ -31,6 +31,9 @@ class Platform:
     machine: str  # such as x86_64
     glibc: str  # such as 2.36
     hosts: tuple[str, ...] = field(default=(), compare=False)
+    interpreter: str = ""  # id of a standalone Python; empty for the hosts' own
+    standalone: str = ""  # which version of one is wanted, until it is known
+    automatic: bool = field(default=False, compare=False)  # is their own to be taken unless the app refuses it?
 
     @classmethod
     def of_controller(cls) -> Platform:
@@ -45,7 +48,8 @@ class Platform:
     @property
     def key(self) -> str:
         """Names the platform: hosts with the same key share an artifact."""
-        return f"py{self.python_version}-{self.machine}-glibc{self.glibc}"
+        own = f"py{self.python_version}-{self.machine}-glibc{self.glibc}"
+        return f"{own}-{self.interpreter}" if self.interpreter else own
 
     def __str__(self) -> str:
         text = f"Python {self.python_version} on {self.machine} with glibc {self.glibc}"
@@ -53,8 +57,11 @@ class Platform:
 
     def runs(self, other: Platform) -> bool:
         """Whether it can run what was made for, or on, another one."""
-        same = (self.python_version, self.machine) == (other.python_version, other.machine)
-        return same and version_tuple(self.glibc) >= version_tuple(other.glibc)
+        if self.standalone:
+            wanted = f"{other.python}.".startswith(f"{self.standalone}.") and bool(other.interpreter)
+            return wanted and self.machine == other.machine and version_tuple(self.glibc) >= version_tuple(other.glibc)
+        mine, others = ((each.python_version, each.machine, each.interpreter) for each in (self, other))
+        return mine == others and version_tuple(self.glibc) >= version_tuple(other.glibc)
 
     def markers(self) -> dict[str, str]:
         """Environment markers of the platform (PEP 508)."""
@@ -118,14 +125,18 @@ def platforms_of(hosts: dict[str, dict[str, Any]]) -> list[Platform]:
 
     :raises BuildError: naming the hosts that cannot be built for.
     """
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str, str, bool], list[str]] = {}
     for name, host in sorted(hosts.items()):
-        if not host["python"]["version"]:
+        python = host["python"]
+        if not python["version"]:
             raise BuildError(f"{name} does not have the interpreter that forge_python names.")
         if not host["glibc"]:
             raise BuildError(f"{name} does not use glibc: only Debian and Ubuntu hosts are supported.")
-        found.setdefault((host["python"]["version"], host["machine"], host["glibc"]), []).append(name)
-    return [Platform(*key, hosts=tuple(names)) for key, names in found.items()]
+        key = (python["version"], host["machine"], host["glibc"], python.get("standalone", ""), python.get("automatic", False))
+        found.setdefault(key, []).append(name)
+    return [
+        Platform(*key[:3], hosts=tuple(names), standalone=key[3], automatic=key[4]) for key, names in found.items()
+    ]
 
 
 def too_old(specifier: str, platforms: Iterable[Platform]) -> list[str]:

@@ -79,6 +79,9 @@ def run_build(project: Path, output: Path, workspace: Workspace, *options: str) 
         "build", "--wheel", *options, "--out-dir", str(output), str(project),
         extra={"UV_INDEX": workspace.extra_indexes(), "SOURCE_DATE_EPOCH": EPOCH},
     )  # fmt: skip
+    if done.returncode != 0 and "No interpreter found" in done.stderr and "--python" not in options:
+        # The project is for another Python than the controller's: what its backend packs does not depend on that, or is compiled on a host.
+        return run_build(project, output, workspace, *options, "--python", sys.executable)
     wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None
     # What the backend printed says more than what uv makes of it, which comes last. Without a backend uv says why.
     backend, _error, why = done.stderr.rpartition("\nerror: ")

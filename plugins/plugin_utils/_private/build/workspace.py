@@ -88,6 +88,7 @@ class Workspace:
     extra_index_urls: tuple[str, ...] = ()
     proxy: str = ""
     project_index_urls: tuple[str, ...] = ()  # what a project names itself: uv knows them only within the project
+    pythons: str = ""  # directory with standalone Pythons, which uv reads a project with
 
     @classmethod
     def from_arguments(cls, args: dict[str, Any]) -> Workspace:
@@ -124,6 +125,8 @@ class Workspace:
         for name in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH"):
             environment.pop(name, None)
         environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_CONCURRENT_DOWNLOADS": CONNECTIONS}
+        if self.pythons:
+            environment["UV_PYTHON_INSTALL_DIR"] = self.pythons
         if self.index_url:
             environment["UV_DEFAULT_INDEX"] = self.index_url
         if self.extra_index_urls:

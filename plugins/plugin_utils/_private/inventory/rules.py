@@ -51,6 +51,7 @@ LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")  # RFC 1123
 CPU = re.compile(r"^(\d+m|\d+(\.\d{1,3})?)\Z", re.ASCII)
 BASE = re.compile(r"^[A-Za-z0-9][\w./:@-]*\Z", re.ASCII)
 SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
+PYTHON = re.compile(r"^(3\.(9|[1-9]\d)(\.\d{1,2})?|(/[\w.+-]+)*/?python3?(\.\d+)?[\w.-]*)\Z")
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
 CLUSTER = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")  # a dash would be one of the unit's name
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
@@ -181,6 +182,8 @@ RULES = (
          "{name} must be the name of a system account, and not root."),
     Rule("forge_target", matches(TARGET),
          "{name} must have the form package.module:app."),
+    Rule("forge_python", lambda name: not name or bool(PYTHON.match(str(name))),
+         "{name} must be a version, in quotes, such as \"3.14\", or the name or path of an interpreter, such as python3.12."),
     Rule("forge_listen", bool,
          "{name} must name at least one address."),
     Rule("forge_timeout forge_keepalive forge_drain_seconds forge_health_deadline forge_health_passes "

@@ -21,6 +21,8 @@ from ansible_collections.thecodeforge.fastapi.plugins.modules.host_info import (
     unsupported,
 )
 
+NOT_BROUGHT = {"standalone": "", "automatic": False}
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -63,14 +65,19 @@ def test_interpreter_that_is_there_says_its_version() -> None:
     ],
 )
 def test_interpreter_that_is_not_there_has_the_version_of_its_name(python: str, version: str, path: str) -> None:
-    assert host_info.interpreter(python) == {"version": version, "path": path, "installed": False}
+    assert host_info.interpreter(python) == {"version": version, "path": path, "installed": False, **NOT_BROUGHT}
 
 
 def test_interpreter_that_does_not_run_is_not_installed(tmp_path: Path) -> None:
     broken = tmp_path / "python3.12"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
-    assert host_info.interpreter(str(broken)) == {"version": "3.12.0", "path": str(broken), "installed": False}
+    assert host_info.interpreter(str(broken)) == {
+        "version": "3.12.0",
+        "path": str(broken),
+        "installed": False,
+        **NOT_BROUGHT,
+    }
 
 
 def test_addresses_are_those_of_every_link(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_builds_at_the_same_time_make_one_environment(tmp_path: Path) -> None:
     controller = SimpleNamespace(runs=lambda _platform: True)
     workspace = Workspace(tmp_path / "cache")
     with ThreadPoolExecutor(8) as pool:
-        homes = set(pool.map(lambda _number: settings.environment_of(record, controller, workspace), range(8)))  # type: ignore[arg-type]
+        homes = set(pool.map(lambda _number: settings.environment_of(record, controller, sys.executable, workspace), range(8)))  # type: ignore[arg-type]
     (home,) = homes
     assert (home / "bin" / "tool").read_text() == f"#!{home}/bin/python\n"
     assert (home / "bin" / "python").exists()

@@ -18,7 +18,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.buil
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.layer import INTERPRETER, gzip_member, pack_layer
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import lock_of
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.release import check_source
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.release import check_pythons, check_source
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.source import Source, open_source
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, find_uv
@@ -37,7 +37,7 @@ def needs_python(specifier: str) -> Source:
 
 def test_hosts_whose_python_is_too_old_are_named() -> None:
     with pytest.raises(BuildError) as caught:
-        check_source(needs_python(">=3.12"), PLATFORMS, True)
+        check_pythons(needs_python(">=3.12"), PLATFORMS)
     assert str(caught.value).startswith(
         "The app needs Python >=3.12, but web1 has 3.11.2, web2 has 3.11.2: set forge_python"
     )
@@ -46,12 +46,12 @@ def test_hosts_whose_python_is_too_old_are_named() -> None:
 
 @pytest.mark.parametrize("specifier", ["", ">=3.11", ">=3.11.2,<3.14", "==3.*"])
 def test_hosts_whose_python_will_do_pass(specifier: str) -> None:
-    check_source(needs_python(specifier), [*PLATFORMS, Platform("3.13.0rc1", "x86_64", "2.41", ("web5",))], True)
+    check_pythons(needs_python(specifier), [*PLATFORMS, Platform("3.13.0rc1", "x86_64", "2.41", ("web5",))])
 
 
 def test_requires_python_that_is_no_range_is_said() -> None:
     with pytest.raises(BuildError, match="/app: requires-python 'three' is not a version range"):
-        check_source(needs_python("three"), PLATFORMS, True)
+        check_source(needs_python("three"), True)
 
 
 def test_cache_has_a_file_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
