@@ -52,6 +52,8 @@ def rehearsal_report(result: dict[str, Any]) -> list[str]:
             for each in result["locks"]
         ]
         lines += table(rows)
+    if not way_back:  # nothing else serves on that host
+        return lines
     reason = f": {way_back['reason']}" if way_back.get("reason") else "."
     return [*lines, f"Going back to {way_back['release']} after these migrations {way_back['state']}{reason}"]
 

@@ -112,7 +112,9 @@ host:
       type: dict
       returned: always
     python:
-      description: C(version) and C(path) of the interpreter, and whether it is C(installed).
+      description: >-
+        C(version) and C(path) of the interpreter, and whether it is C(installed); C(standalone), the version of one that is to be brought; and
+        C(automatic), whether one may be where the app does not accept this one.
       type: dict
       returned: always
     machine:

@@ -340,6 +340,10 @@ def test_a_backup_is_made_now_and_one_that_finds_no_room_is_said(data: Data) -> 
         data.fleet.on("db", f"umount {BACKUPS}")
     assert full.rc != 0
     assert re.search(rf"The backup of {V}/\w+ on db was not made: .*No space left on device", full.said())
+    assert re.search(
+        r"pg_basebackup@\S+\.service has failed: see journalctl", data.fleet.play("status", check=False).said()
+    )
+    assert "pg_basebackup@" in data.watch().splitlines()[-1]
     assert data.fleet.play("backup").rc == 0
 
 
@@ -401,6 +405,10 @@ def test_copies_go_to_another_host_over_sftp_and_come_back(data: Data) -> None:
     )
     data.fleet.on("app", "mv ~vault/.ssh ~vault/away")
     away = data.fleet.play("site", check=False, forge_backup_offsite=there, forge_backup_offsite_days=13)
+    unit = f"thecodeforge-backup@{cluster}.service"
+    assert data.fleet.on("db", f"systemctl start {unit} 2>/dev/null || echo failed") == "failed", "as its timer does"
+    assert f"{unit} has failed: see journalctl -u {unit}." in data.fleet.play("status", check=False).said()
+    assert unit in data.watch().splitlines()[-1]
     data.fleet.on("app", "mv ~vault/away ~vault/.ssh")
     assert away.rc != 0
     assert "were not copied to forge_backup_offsite: " in away.said()

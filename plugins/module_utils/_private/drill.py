@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -172,7 +173,7 @@ def record(cluster: str, port: int, database: str = "", command: str = "") -> st
         result, problem = drill(cluster, port, database, command), ""
     except BackupError as error:
         problem = str(error)
-    except (OSError, ValueError, LookupError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, subprocess.SubprocessError) as error:
         problem = f"{type(error).__name__}: {error}."
     last = {"began": began, "ended": time.time(), "problem": problem, **result}
     write_document(path, {**said, "last": last, **({} if problem else {"good": last})})

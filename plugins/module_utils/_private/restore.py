@@ -275,7 +275,8 @@ def contents(port: int) -> dict[str, dict[str, Any]]:
             newest = ", ".join(f"max({quoted(name)})::timestamptz" for name in moments)
             newest = f"greatest({newest})" if newest else "NULL::timestamptz"
             text = COUNT.format(newest=newest, table=f"{quoted(schema)}.{quoted(table)}")
-            found[f"{database}: {schema}.{table}"] = json.loads(query(port, text, database))
+            answer = query(port, text, database, timeout=RECOVERY_SECONDS)
+            found[f"{database}: {schema}.{table}"] = json.loads(answer)
     return found
 
 

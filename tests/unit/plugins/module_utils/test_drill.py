@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def test_the_last_good_drill_is_kept_when_one_fails(state: Path, monkeypatch: py
     assert said["last"]["problem"] == "It is torn."
     monkeypatch.setattr(drill, "drill", lambda *_args: {}["x"])
     assert drill.record("15/main", 5432) == "KeyError: 'x'."
+
+    def hangs(*_args: object) -> dict[str, Any]:
+        raise subprocess.TimeoutExpired("psql", 5)
+
+    monkeypatch.setattr(drill, "drill", hangs)
+    assert "timed out after 5 seconds" in drill.record("15/main", 5432)
 
 
 @pytest.mark.parametrize(

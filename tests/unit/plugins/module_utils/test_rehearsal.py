@@ -99,5 +99,6 @@ def test_a_rehearsal_is_a_few_lines() -> None:
         "They held no lock that the app would wait for.",
         "Going back to 0123456789ab after these migrations does not work: It is gone.",
     ]
+    assert rehearsal_report({**RESULT, "way_back": {}}) == rehearsal_report(RESULT)[:-1]
     blind = {**RESULT, "locks": [], "locks_problem": "the app has no driver"}
     assert rehearsal_report(blind)[1] == "Nobody could look at the locks: the app has no driver."
