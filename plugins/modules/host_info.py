@@ -113,8 +113,8 @@ host:
       returned: always
     python:
       description: >-
-        C(version) and C(path) of the interpreter, and whether it is C(installed); C(standalone), the version of one that is to be brought; and
-        C(automatic), whether one may be where the app does not accept this one.
+        C(version) and C(path) of the interpreter, and whether it is C(installed); C(standalone), the version of one that is to be
+        brought; and C(automatic), whether one may be where the app does not accept this one.
       type: dict
       returned: always
     machine:
