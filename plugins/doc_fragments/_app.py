@@ -30,6 +30,29 @@ options:
     default: 200
 """
 
+    CANDIDATE = r"""
+options:
+  health_passes:
+    description: How many times in a row.
+    type: int
+    default: 1
+  health_deadline:
+    description: Seconds until the candidate must have answered.
+    type: int
+    default: 60
+  smoke:
+    description:
+      - Requests that the candidate must answer after it is healthy. Each has a C(path), and may have a C(method), a
+        C(body), C(headers), the C(status) it must answer, and a text that the answer C(contains).
+    type: list
+    elements: dict
+    default: []
+  smoke_command:
+    description: A command that must succeed, run as the service; C(FORGE_SOCKET) is the private socket.
+    type: str
+    default: ""
+"""
+
     GENERATION = r"""
 options:
   generation:

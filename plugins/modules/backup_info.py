@@ -12,14 +12,6 @@ description:
   - Reads only.
 author: The Code Forge (@thecodeforge)
 options:
-  cluster:
-    description: Version and name, such as V(15/main).
-    type: str
-    required: true
-  port:
-    description: Port of its server.
-    type: int
-    required: true
   base_hours:
     description: How old the newest base backup may be.
     type: int
@@ -37,6 +29,7 @@ options:
     type: int
     default: 36
 extends_documentation_fragment:
+  - thecodeforge.fastapi._cluster
   - thecodeforge.fastapi._attributes
 """
 

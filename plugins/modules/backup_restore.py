@@ -13,14 +13,6 @@ description:
   - In a second step the restored one takes its place. The old one is stopped and kept, until it is removed in a third.
 author: The Code Forge (@thecodeforge)
 options:
-  cluster:
-    description: The one that serves, version and name, such as V(15/main).
-    type: str
-    required: true
-  port:
-    description: Port of its server.
-    type: int
-    required: true
   target:
     description: >-
       Name of the restored one. Empty is V(restored), or that with a number, for V(restored); and the only one that there is, for
@@ -38,6 +30,7 @@ options:
     type: str
     default: ""
 extends_documentation_fragment:
+  - thecodeforge.fastapi._cluster
   - thecodeforge.fastapi._attributes
 """
 

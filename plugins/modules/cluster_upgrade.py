@@ -13,14 +13,6 @@ description:
   - V(upgraded) upgrades the cluster itself, which the app waits for. The old one is stopped and kept, until V(removed).
 author: The Code Forge (@thecodeforge)
 options:
-  cluster:
-    description: The one that serves, version and name, such as V(15/main).
-    type: str
-    required: true
-  port:
-    description: Port of its server.
-    type: int
-    required: true
   app:
     description: Name of the app whose databases it may have.
     type: str
@@ -49,6 +41,7 @@ options:
     choices: [checked, rehearsed, absent, upgraded, removed]
     default: checked
 extends_documentation_fragment:
+  - thecodeforge.fastapi._cluster
   - thecodeforge.fastapi._attributes
 """
 

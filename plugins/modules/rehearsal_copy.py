@@ -15,14 +15,6 @@ description:
   - V(absent) removes the copy that V(present) has made; also one that a run has left which was killed.
 author: The Code Forge (@thecodeforge)
 options:
-  cluster:
-    description: The one that serves, version and name, such as V(15/main).
-    type: str
-    required: true
-  port:
-    description: Port of its server.
-    type: int
-    required: true
   target:
     description: Name of the restored cluster, for V(open) and V(closed). Empty is the only one that there is.
     type: str
@@ -41,6 +33,7 @@ options:
     choices: [present, open, closed, absent]
     default: present
 extends_documentation_fragment:
+  - thecodeforge.fastapi._cluster
   - thecodeforge.fastapi._attributes
 """
 

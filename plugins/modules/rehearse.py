@@ -45,23 +45,6 @@ options:
     description: Password of the role in the copy. Empty is the real one's, for a copy that nothing is to be written to.
     type: str
     default: ""
-  health_passes:
-    description: How many times in a row.
-    type: int
-    default: 1
-  health_deadline:
-    description: Seconds until a generation must have answered.
-    type: int
-    default: 60
-  smoke:
-    description: Requests, as those of M(thecodeforge.fastapi.rollout).
-    type: list
-    elements: dict
-    default: []
-  smoke_command:
-    description: A command that must succeed, run as the service; C(FORGE_SOCKET) is the private socket.
-    type: str
-    default: ""
   drain_seconds:
     description: Seconds that a generation may take to stop.
     type: int
@@ -69,6 +52,7 @@ options:
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
   - thecodeforge.fastapi._app.health
+  - thecodeforge.fastapi._app.candidate
   - thecodeforge.fastapi._attributes
 """
 

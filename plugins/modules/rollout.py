@@ -64,25 +64,6 @@ options:
     description: Who does it, and from where, for the ledger.
     type: str
     default: ""
-  health_passes:
-    description: How many times in a row.
-    type: int
-    default: 1
-  health_deadline:
-    description: Seconds until the candidate must have answered.
-    type: int
-    default: 60
-  smoke:
-    description:
-      - Requests that the candidate must answer after it is healthy. Each has a C(path), and may have a C(method), a
-        C(body), C(headers), the C(status) it must answer, and a text that the answer C(contains).
-    type: list
-    elements: dict
-    default: []
-  smoke_command:
-    description: A command that must succeed, run as the service; C(FORGE_SOCKET) is the private socket.
-    type: str
-    default: ""
   worker_connections:
     description: Connections to the database that a worker may open; V(0) when nobody says. A candidate that has more is warned of.
     type: int
@@ -116,6 +97,7 @@ options:
 extends_documentation_fragment:
   - thecodeforge.fastapi._app
   - thecodeforge.fastapi._app.health
+  - thecodeforge.fastapi._app.candidate
   - thecodeforge.fastapi._app.generation
   - thecodeforge.fastapi._attributes
 """
