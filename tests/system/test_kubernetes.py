@@ -181,7 +181,10 @@ def test_containers_that_are_replaced_behind_a_balancer_lose_nothing(cluster: Cl
     """One after the other, as a rollout does it: stopped, and a new one in its place. HAProxy asks each for its health."""
     first = cluster.write()
     (image,) = set(re.findall(r"image: (\S+)", first["app"]))
-    names = {"a": "10.88.0.201", "b": "10.88.0.202"}
+    names = {
+        "parts-a": "10.88.0.201",
+        "parts-b": "10.88.0.202",
+    }  # podman takes a short one for the beginning of an id, too
     servers = "".join(
         f"  server {name} {address}:8000 check inter 200ms fall 1 rise 1\n" for name, address in names.items()
     )

@@ -102,6 +102,8 @@ def look(port: int, app: str) -> PostgreSQL:
     mine = [each for each in clusters if each[2] == str(port)] or (clusters if len(clusters) == 1 else [])
     if not mine:
         return found
+    # A copy that is being restored has for a moment the port of the server it is of, and does not run.
+    mine.sort(key=lambda each: not os.path.exists(os.path.join(each[5], "postmaster.pid")) if len(each) > 5 else True)
     version, name, its_port, status = mine[0][:4]
     directory = f"/etc/postgresql/{version}/{name}"
     found.update(

@@ -95,6 +95,9 @@ class Cluster:
             handle.write(text)
         os.chmod(path, 0o644)
 
+    def set_port(self, port: int) -> None:
+        run(["pg_conftool", self.version, self.name, "set", "port", str(port)])
+
     def control(self, action: str, seconds: int = START_SECONDS) -> None:
         """:raises BackupError: with the server's own cause, when it does not start or stop."""
         done = run(["systemctl", action, self.unit], timeout=seconds)
@@ -190,6 +193,8 @@ def restore(backup: Backup, live: Cluster, target: Cluster, moment: float, setti
             raise BackupError(f"{backup.path} cannot be restored: {first_error(done.stderr + done.stdout)}.")
         if os.path.isdir(os.path.join(live.configuration, "conf.d")):
             configure_as(live, target)
+        if settings.startswith(SCRATCH):  # what a killed drill leaves does not start at boot
+            write(os.path.join(target.configuration, "start.conf"), "manual\n")
         needed = settings_of_recovery(live)
         target.write_own(f"{settings}{needed}port = {port}\nlisten_addresses = ''\narchive_mode = off\n")
         reached = recover(target, port)
@@ -311,13 +316,16 @@ def switch(live: Cluster, port: int, restored: Cluster) -> None:
         live.write_own(f"{RETIRED}port = {other_port}\n")
         write(start_conf, "manual\n")
         restored.control("stop")
-        restored.write_own(f"# It has taken the place of {live}.\nport = {port}\n")
+        # Not in conf.d: that is in its backups, and what is restored from them would have the port, too, before it gets its own.
+        restored.set_port(port)
+        restored.write_own("")
         write(os.path.join(restored.configuration, "start.conf"), "auto\n")
         run(["systemctl", "daemon-reload"])
         restored.control("start")
         query(port, "SELECT 1", timeout=60)
     except BaseException:
         run(["systemctl", "stop", restored.unit], timeout=START_SECONDS)
+        restored.set_port(other_port)
         restored.write_own(f"{ALONE}port = {other_port}\nlisten_addresses = ''\narchive_mode = off\n")
         live.write_own("")
         write(start_conf, was)

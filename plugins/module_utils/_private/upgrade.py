@@ -139,7 +139,7 @@ def upgrade(live: Cluster, port: int, version: str, method: str) -> dict[str, An
 def serve_again(live: Cluster, target: Cluster, port: int, start_conf: str) -> None:
     """Let the cluster serve whose upgrade has failed, wherever that was."""
     run(["systemctl", "stop", target.unit])
-    run(["pg_conftool", live.version, live.name, "set", "port", str(port)])
+    live.set_port(port)
     write(os.path.join(live.configuration, "start.conf"), start_conf)
     run(["systemctl", "daemon-reload"])
     # pg_upgradecluster may have started it with rules of its own.
@@ -156,7 +156,7 @@ def upgrade_cluster(cluster: Cluster, port: int, version: str, method: str, sett
     :raises BackupError: with its cause, when it fails.
     """
     target = Cluster(version, cluster.name)
-    run(["pg_conftool", cluster.version, cluster.name, "set", "port", str(port)])
+    cluster.set_port(port)
     cluster.write_own(settings)
     began = time.monotonic()
     done = run(

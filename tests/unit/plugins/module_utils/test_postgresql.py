@@ -54,7 +54,7 @@ def test_files_and_rules_of_ours_are_known_by_their_mark(tmp_path: Path) -> None
     assert postgresql.block_of("api", str(tmp_path / "pg_hba.conf")) == ("", True)
 
 
-def test_the_cluster_is_that_of_the_port_or_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cluster_is_that_of_the_port_or_the_only_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = ["16 main 5432 down postgres /d /l", "15 main 5433 down postgres /d /l"]
     monkeypatch.setattr(postgresql.shutil, "which", lambda _name: "/usr/bin/pg_lsclusters")
 
@@ -65,7 +65,11 @@ def test_the_cluster_is_that_of_the_port_or_the_only_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(postgresql, "missing_packages", lambda _names: [])
     assert postgresql.look(5433, "shop")["cluster"] == "15/main"
     assert "cluster" not in postgresql.look(5434, "shop")
-    del lines[0]
+    (tmp_path / "postmaster.pid").touch()
+    lines.insert(0, "15 drill 5433 down postgres /none /l")  # that is just being restored from a backup of the other
+    lines[2] = f"15 main 5433 down postgres {tmp_path} /l"
+    assert postgresql.look(5433, "shop")["cluster"] == "15/main"
+    del lines[:2]
     found = postgresql.look(5434, "shop")
     assert (found["cluster"], found["port"], found["running"]) == ("15/main", 5433, False)
     del lines[0]
