@@ -1,20 +1,16 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks at the backups between two runs of Ansible, and tells somebody. For a timer on the host:
-``python3 -m forge_backup.backup_watch SETTINGS``, where SETTINGS is the file that the role backup writes.
-"""
+"""Looks at the backups between two runs of Ansible, and tells somebody. For a timer on the host."""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
-import sys
-import time
+from collections.abc import Callable
 from typing import Any
 
 from .backup import STATE, Limits, problems, read_document, state_of, unit_instance, write_document
-from .notice import tell
 
 AGAIN = 24 * 3600  # seconds after which somebody is told once more of what goes on
 
@@ -35,9 +31,10 @@ def is_to_be_told(found: list[str], told: dict[str, Any], now: float) -> bool:
     return bool(found) and now - told.get("at", 0.0) >= AGAIN
 
 
-def watch(settings: dict[str, Any], now: float) -> list[str]:
+def watch(settings: dict[str, Any], now: float, tell: Callable[[str, str, dict[str, str], str], str]) -> list[str]:
     """Look, and tell whom the settings name.
 
+    :param tell: as in forge_notice.py.
     :returns: what is wrong, and why nobody could be told of it.
     """
     cluster, port = settings["cluster"], settings["port"]
@@ -60,13 +57,3 @@ def watch(settings: dict[str, Any], now: float) -> list[str]:
         )
         write_document(path, {**told, "problem": problem})
     return [*found, *([problem] if problem else [])]
-
-
-def main() -> int:
-    found = watch(read_document(sys.argv[1]), time.time())
-    print("\n".join(found) or "Nothing is wrong.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

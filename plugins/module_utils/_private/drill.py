@@ -1,21 +1,17 @@
 # Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A restore that nobody asked for: of the newest backup, into a scratch cluster that is removed again. For a timer on the host, too:
-``python3 -m forge_backup.drill SETTINGS``, where SETTINGS is the file that the role backup writes.
-"""
+"""A restore that nobody asked for: of the newest backup, into a scratch cluster that is removed again. Timers on hosts make it, too."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from .backup import (
     SETTINGS,
@@ -178,20 +174,3 @@ def record(cluster: str, port: int, database: str = "", command: str = "") -> st
     last = {"began": began, "ended": time.time(), "problem": problem, **result}
     write_document(path, {**said, "last": last, **({} if problem else {"good": last})})
     return problem
-
-
-def stop(*_signal: object) -> NoReturn:
-    """What was begun is removed again."""
-    sys.exit(1)
-
-
-def main() -> int:
-    signal.signal(signal.SIGTERM, stop)
-    settings = read_document(sys.argv[1])
-    problem = record(settings["cluster"], settings["port"], settings["database"], settings["drill_command"])
-    print(problem or "The database comes back.")
-    return 1 if problem else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -126,14 +126,13 @@ def test_the_watch_tells_and_says_when_it_cannot(state: Path, monkeypatch: pytes
         told.append(f"{whom}: {text.partition(': ')[2] or text}")
         return "It was away." if len(told) == 1 else ""
 
-    monkeypatch.setattr(backup_watch, "tell", tell)
     settings = {**SETTINGS, "heartbeat": "https://example.org/x"}
-    assert backup_watch.watch(settings, NOW) == ["It is 3 hours old.", "It was away."]
+    assert backup_watch.watch(settings, NOW, tell) == ["It is 3 hours old.", "It was away."]
     assert json.loads((state / "watch-15-main.json").read_text())["problem"] == "It was away."
-    assert backup_watch.watch(settings, NOW + 900) == ["It is 3 hours old."], "it is tried again"
-    assert backup_watch.watch(settings, NOW + 1800) == ["It is 3 hours old."]
+    assert backup_watch.watch(settings, NOW + 900, tell) == ["It is 3 hours old."], "it is tried again"
+    assert backup_watch.watch(settings, NOW + 1800, tell) == ["It is 3 hours old."]
     assert told == ["mail root: It is 3 hours old."] * 2, "and no heart beats"
     wrong.clear()
-    assert backup_watch.watch(settings, NOW + 2700) == []
+    assert backup_watch.watch(settings, NOW + 2700, tell) == []
     assert told[2] == "mail root: Nothing is wrong any more."
     assert told[3].startswith("https://example.org/x: Backups of 15/main on ")

@@ -22,7 +22,6 @@ from ansible_collections.thecodeforge.fastapi.plugins.filter.generation_units im
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import (
     database_session,
     database_url,
-    notice,
     once,
 )
 
@@ -34,7 +33,7 @@ NOON = 1795953600.0  # 2026-11-29 12:00:00 UTC, a Sunday
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "forge_database", database_session)
     monkeypatch.setitem(sys.modules, "forge_database_url", database_url)
-    monkeypatch.setitem(sys.modules, "forge_notice", notice)
+    monkeypatch.syspath_prepend(FILES.parents[1] / "common" / "files")
     spec = importlib.util.spec_from_file_location("forge_process", FILES / "forge_process.py")
     assert spec
     assert spec.loader
