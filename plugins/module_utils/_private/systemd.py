@@ -41,6 +41,21 @@ def systemctl(*arguments: str, timeout: float = 120) -> str:
     return done.stdout
 
 
+def run_transient(arguments: list[str]) -> None:
+    """Start a transient unit, and do not wait for its end.
+
+    :raises SystemdError: when it does not start.
+    """
+    done = run(["systemd-run", *arguments], timeout=120)
+    if done.returncode != 0:
+        raise SystemdError((done.stderr or done.stdout).strip() or f"systemd-run: exit code {done.returncode}")
+
+
+def forget(unit: str) -> None:
+    """Let systemd forget a unit that has failed."""
+    run(["systemctl", "reset-failed", unit])
+
+
 def properties(unit: str, *names: str) -> dict[str, str]:
     """Properties of a unit, as strings; a unit that does not exist has ``ActiveState=inactive``."""
     shown = systemctl("show", unit, "--property", ",".join(names))

@@ -71,6 +71,7 @@ COMMANDS = (
     "forge_schema_version",
     "forge_wave_check",
     "forge_backup_drill_command",
+    "forge_run_command",
 )
 # Variables whose text has lines.
 TEXTS = ("forge_edge_certificate", "forge_edge_key", "forge_edge_unavailable_page", "forge_maintenance_page")
@@ -250,7 +251,7 @@ RULES = (
          lambda value: int(value) >= 0,
          "{name} must not be negative."),
     Rule("forge_build_cache_mb forge_database_connections forge_finish_seconds forge_keep forge_lock_wait forge_memory_max_mb "
-         "forge_migrations_lock_timeout forge_rehearsal_lock_seconds "
+         "forge_migrations_lock_timeout forge_rehearsal_lock_seconds forge_run_memory_mb "
          "forge_postgresql_max_connections forge_watch_seconds forge_wave_pause forge_worker_connections "
          "forge_workers", lambda value: int(value) >= 0,
          "{name} must not be negative."),
