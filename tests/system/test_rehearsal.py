@@ -163,15 +163,16 @@ def test_a_release_that_does_not_work_with_what_it_migrates_to_is_refused(shop: 
 def test_a_lock_of_five_seconds_is_said_and_may_be_refused(shop: Shop) -> None:
     shop.change("three", "SELECT id, name, note FROM items", FIRST, LOCKS)
     refused = shop.release(check=False, forge_rehearsal_lock_seconds=2)
-    assert re.search(
-        r"The migrations would hold AccessExclusiveLock on public\.items for 5\.\d+ s, and may for 2", refused.said()
-    )
+    sentence = r"The migrations would hold AccessExclusiveLock on public\.items for ([\d.]+) s, and may for 2"
+    said = re.search(sentence, refused.said())
+    assert said, refused.output[-3000:]
+    assert 4.8 < float(said[1]) < 7
     assert shop.version() == "1"
     assert shop.serves() == "two"
     run = shop.fleet.play("rehearse")
     shown = re.search(r"public\.items +AccessExclusiveLock +([\d.]+) +reads and writes", run.output)
     assert shown, run.output[-3000:]
-    assert 4.9 < float(shown[1]) < 7
+    assert 4.8 < float(shown[1]) < 7
     assert "after these migrations works." in run.said()
     assert shop.version() == "1"
     assert shop.serves() == "two"
