@@ -202,7 +202,13 @@ def test_a_drill_that_is_killed_is_noticed_and_cleared(data: Data) -> None:
     )
     assert "has failed: it was stopped before it had ended" in data.fleet.play("status", check=False).said()
     assert data.fleet.play("backup", kind="drill").rc == 0
-    assert data.fleet.on("db", "pg_lsclusters --no-header | wc -l") == "1"
+    data.fleet.on("db", f"systemctl start --no-block thecodeforge-backup-drill@{V}-main")
+    data.fleet.until(lambda: "drill" in data.fleet.on("db", f"ls /etc/postgresql/{V}"), what="the cluster")
+    data.fleet.on("db", f"systemctl stop thecodeforge-backup-drill@{V}-main")
+    assert data.fleet.on("db", f"pg_lsclusters --no-header | wc -l; ls /var/lib/postgresql/{V}") == "1\nmain", (
+        "stopped, it clears up"
+    )
+    assert data.fleet.play("backup", kind="drill").rc == 0
     data.fleet.on("db", f"pg_createcluster {V} drill")
     theirs = data.fleet.play("backup", check=False, kind="drill")
     assert f"There is a cluster {V}/drill that is somebody's: rename it" in theirs.said()

@@ -49,9 +49,9 @@ def test_nothing_is_upgraded_that_is_somebody_elses(data: Data) -> None:
     assert "There is a cluster 17/main already, which is somebody's: rename or remove it." in taken.said()
     assert data.fleet.on("db", CLUSTERS).split() == ["15/main:5432:online", "17/main:5433:online"]
     data.fleet.on("db", "su postgres -c 'dropdb -p 5433 theirs'")  # as Debian makes one: it is in nobody's way
-    older = data.fleet.play("upgrade_database", check=False, version="15")
+    older = data.fleet.play("upgrade_database", check=False, forge_upgrade_version="15")
     assert "15/main has version 15 already, and 15 is not newer." in older.said()
-    none = data.fleet.play("upgrade_database", check=False, version="99")
+    none = data.fleet.play("upgrade_database", check=False, forge_upgrade_version="99")
     assert none.rc != 0
     assert "forge_backup is false: nothing is upgraded that is not backed up." in (
         data.fleet.play("upgrade_database", check=False, forge_backup=False).said()
@@ -73,8 +73,25 @@ def test_a_copy_that_does_not_start_is_refused(data: Data) -> None:
     assert "rehearsal" not in data.fleet.on("db", CLUSTERS)
 
 
-def test_a_rehearsal_alone_changes_nothing(data: Data) -> None:
-    run = data.fleet.play("upgrade_database", rehearse=True)
+def test_nothing_is_upgraded_that_what_serves_was_not_tried_with(data: Data) -> None:
+    smoke = [{"path": "/none"}]
+    fails = data.fleet.play("upgrade_database", check=False, forge_smoke=smoke)
+    assert "What serves does not work with the upgraded copy: Candidate" in fails.said()
+    hold = "import fcntl, time; fcntl.flock(open('/srv/forge/locks/rehearse', 'a'), fcntl.LOCK_EX); time.sleep(300)"
+    data.fleet.on("app", f'systemd-run --unit holder python3 -c "{hold}"')
+    untried = data.fleet.play("upgrade_database", check=False)
+    data.fleet.on("app", "systemctl stop holder")
+    assert "A rehearsal of forge is at work on this host already" in untried.said()
+    assert "What serves could not be tried with the upgraded copy" in untried.said()
+    for run in (fails, untried):
+        assert run.rc != 0
+    assert data.cluster() == "15/main"
+    assert "rehearsal" not in data.fleet.on("db", CLUSTERS)
+
+
+@pytest.mark.parametrize("method", ["dump", "upgrade"])
+def test_a_rehearsal_alone_changes_nothing(data: Data, method: str) -> None:
+    run = data.fleet.play("upgrade_database", rehearse=True, forge_upgrade_method=method)
     assert re.search(
         r"db: a copy of \d+ MiB was upgraded from 15/main to PostgreSQL 17 in [\d.]+ s; its \d+ tables are the same\.",
         run.said(),

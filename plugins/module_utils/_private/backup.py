@@ -23,7 +23,6 @@ from .ownership import marked_app
 
 ROOT = "/var/backups/postgresql"
 STATE = "/var/lib/thecodeforge.fastapi"  # what copies, drills and the watch say of themselves
-SETTINGS = "/etc/thecodeforge.fastapi"
 PROGRAMS = "/usr/local/lib/thecodeforge.fastapi/forge_backup"
 OURS = {"copies": "thecodeforge-backup", "drill": "thecodeforge-backup-drill", "watch": "thecodeforge-backup-watch"}
 DROP_IN = "thecodeforge.conf"  # of units of postgresql-common, with our mark

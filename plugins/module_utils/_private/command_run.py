@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import re
 import shlex
 from typing import Any
 
@@ -20,7 +20,6 @@ from .serving import serving_generation
 from .transient import Transient, argv_of, sandbox
 
 LARGEST = 256 << 10  # bytes of output that one look brings
-NAME = re.compile(r"^[0-9a-f]{12}\Z")
 ENDED = ("inactive", "failed")
 
 
@@ -49,6 +48,7 @@ class CommandRun:
         """
         argv = argv_of(command)
         make_private(self.layout.locks)
+        self.remove_old_logs()
         properties = [
             each
             for each in sandbox(self.transient.unit, self.live)
@@ -64,6 +64,13 @@ class CommandRun:
         systemd.run_transient(
             ["--unit", self.unit, "--quiet", "--service-type=exec", *options, "--", "/usr/bin/env", "--", *argv]
         )
+
+    def remove_old_logs(self) -> None:
+        """Remove the output of runs whose controller has died, once they have ended: it may have secrets."""
+        for path in glob.glob(os.path.join(self.layout.locks, "command-*.log")):
+            name = os.path.basename(path)[: -len(".log")]
+            if systemd.properties(f"{self.layout.app}-{name}.service", "ActiveState")["ActiveState"] in ENDED:
+                os.unlink(path)
 
     def read(self, offset: int) -> dict[str, Any]:
         """What it has printed since, whole lines while it runs, and how it has ended.

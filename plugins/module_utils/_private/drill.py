@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from .backup import (
-    SETTINGS,
     STATE,
     BackupError,
     backups_in,
@@ -46,11 +45,6 @@ from .restore import (
 NAME = "drill"
 COMMAND_SECONDS = 3600
 STOPPED = "it was stopped before it had ended."
-
-
-def settings_file(cluster: str) -> str:
-    """Path of what a host's own timers have to know."""
-    return os.path.join(SETTINGS, f"backup-{unit_instance(cluster)}.json")
 
 
 def drill(cluster: str, port: int, database: str = "", command: str = "") -> dict[str, Any]:

@@ -106,10 +106,16 @@ class Rehearsal:
             self.candidate(self.new, self.params["smoke"], self.params["smoke_command"]).try_alone()
             result["way_back"] = self.way_back(smoke, command, problem)
         except (RolloutError, TransientError) as error:
-            error.args = (str(error).replace(REHEARSED, ""),)
+            error.args = (self.named(str(error)),)
             raise
         finally:
             self.clear()
+
+    def named(self, text: str) -> str:
+        """A text with the generations' own ids in place of those of their copies."""
+        for generation in filter(None, (self.new, self.old)):
+            text = text.replace(generation + REHEARSED, generation)
+        return text
 
     def stage(self, generation: str) -> None:
         """Copy a generation with settings that name the copy of the database.
@@ -211,7 +217,7 @@ class Rehearsal:
         try:
             self.candidate(self.old, [], command).try_alone(ask)
         except RolloutError as error:
-            return [], "", str(error).replace(REHEARSED, "")
+            return [], "", self.named(str(error))
         return passed, "".join(commands), ""
 
     def way_back(self, smoke: list[dict[str, Any]], command: str, problem: str) -> dict[str, str]:
@@ -228,7 +234,7 @@ class Rehearsal:
         try:
             self.candidate(self.old, smoke, command).try_alone()
         except RolloutError as error:
-            return {"release": release, "state": FAILS, "reason": str(error).replace(REHEARSED, "")}
+            return {"release": release, "state": FAILS, "reason": self.named(str(error))}
         return {"release": release, "state": WORKS, "reason": ""}
 
     def migrate(self, result: dict[str, Any]) -> None:

@@ -184,11 +184,11 @@ def restore(backup: Backup, live: Cluster, target: Cluster, moment: float, setti
     """
     port = free_port()
     until = datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f+00")
-    done = run(
-        ["pg_restorecluster", "--port", str(port), "--pitr", until, target.version, target.name, backup.path],
-        timeout=RECOVERY_SECONDS,
-    )
-    try:
+    try:  # what is stopped here, too, leaves nothing
+        done = run(
+            ["pg_restorecluster", "--port", str(port), "--pitr", until, target.version, target.name, backup.path],
+            timeout=RECOVERY_SECONDS,
+        )
         if done.returncode != 0:
             raise BackupError(f"{backup.path} cannot be restored: {first_error(done.stderr + done.stdout)}.")
         if os.path.isdir(os.path.join(live.configuration, "conf.d")):

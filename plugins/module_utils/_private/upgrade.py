@@ -65,7 +65,7 @@ def check(live: Cluster, port: int, version: str, app: str, shared: bool) -> Non
     if others and not shared:
         raise BackupError(
             f"{live} has other databases, too ({', '.join(sorted(others))}), which would be away meanwhile: ask whose they are, and run "
-            "again with -e shared=true."
+            "again with -e forge_upgrade_shared=true."
         )
     target = Cluster(version, live.name)
     if target.exists() and not is_empty(target):
@@ -169,10 +169,13 @@ def upgrade_cluster(cluster: Cluster, port: int, version: str, method: str, sett
             f"{cluster} cannot be upgraded to PostgreSQL {version}: {first_error(done.stderr + done.stdout)}."
         )
     configure_as(cluster, target)
+    if method != "dump":  # nobody writes to it before it is known to be whole
+        target.write_own(settings + "listen_addresses = ''\n")
+        target.control("start")
+        refresh_indexes(port)
+        target.control("stop")
     target.write_own(settings)
     target.control("start")
-    if method != "dump":
-        refresh_indexes(port)
     query(port, "SELECT 1", timeout=60)
     return round(time.monotonic() - began, 1)
 

@@ -159,15 +159,15 @@ def choices(requires: str, platforms: list[Platform], workspace: Workspace) -> I
     :returns: the platforms, and the standalone Pythons among them by their ids.
     :raises BuildError: when there is none that fits.
     """
-    wanted = {platform: wish(requires, platform) for platform in platforms}
-    machines = sorted({platform.machine for platform, specifier in wanted.items() if specifier})
-    if not machines:
+    wanted = [(platform, wish(requires, platform)) for platform in platforms]
+    asked = {(platform.machine, specifier) for platform, specifier in wanted if specifier}
+    if not asked:
         yield platforms, {}
         return
-    found = {(platform.machine, specifier): candidates(specifier, platform.machine, workspace) for platform, specifier in wanted.items() if specifier}
+    found = {(machine, specifier): candidates(specifier, machine, workspace) for machine, specifier in sorted(asked)}
     for number in range(max(map(len, found.values()))):
         chosen, pythons = [], dict[str, Interpreter]()
-        for platform, specifier in wanted.items():
+        for platform, specifier in wanted:
             if not specifier:
                 chosen.append(platform)
                 continue

@@ -67,6 +67,18 @@ def test_what_it_prints_comes_in_whole_lines_without_secrets(host: Host, started
     assert not os.path.exists(run.log)
 
 
+def test_output_that_a_dead_controller_has_left_goes_when_its_run_has_ended(
+    host: Host, started: dict[str, Any]
+) -> None:
+    left = Path(host.layout.locks) / "command-000000000000.log"
+    left.write_text("hunter22-hunter22")
+    CommandRun(host.layout, "0123456789ab").start("true", 60, 0)
+    assert left.exists(), "it still runs"
+    started["state"] = {"ActiveState": "inactive"}
+    CommandRun(host.layout, "0123456789ab").start("true", 60, 0)
+    assert not left.exists()
+
+
 def test_much_output_is_read_in_parts_before_it_has_ended(
     host: Host, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

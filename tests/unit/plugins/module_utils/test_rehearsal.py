@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.filter.rehearsal_report import rehearsal_report
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import database_session
-from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.rehearsal import Copy
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.rehearsal import Copy, Rehearsal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +72,13 @@ def test_the_longest_time_in_a_row_of_each_lock_is_noted(monkeypatch: pytest.Mon
         {"table": "a", "mode": "X", "seconds": 10.05},
         {"table": "b", "mode": "Y", "seconds": 10.05},
     ]
+
+
+def test_a_sentence_names_the_generation_and_nothing_else_of_it_changes() -> None:
+    rehearsal = Rehearsal.__new__(Rehearsal)
+    rehearsal.new, rehearsal.old = "0123456789ab-01234567", ""
+    text = "Candidate 0123456789ab-01234567-r: psycopg-rows is not-ready, see --reload."
+    assert rehearsal.named(text) == "Candidate 0123456789ab-01234567: psycopg-rows is not-ready, see --reload."
 
 
 RESULT: dict[str, Any] = {

@@ -107,6 +107,14 @@ def test_hosts_may_have_different_ones(known: None, tmp_path: Path) -> None:
     assert list(pythons) == ["3.15.1-0"]
 
 
+def test_a_host_with_a_python_of_its_own_by_name_is_not_lost_beside_others(known: None, tmp_path: Path) -> None:
+    hosts = {
+        "web1": host("3.11.2"), "web2": host("3.11.2", automatic=True), "web3": host("3.14", standalone="3.14"),
+    }  # fmt: skip
+    [platforms, _pythons], *_others = choices(">=3.11", platforms_of(hosts), Workspace(tmp_path))
+    assert sorted(host for platform in platforms for host in platform.hosts) == ["web1", "web2", "web3"]
+
+
 def test_another_build_of_a_python_is_another_platform() -> None:
     own = Platform("3.14.2", "x86_64", "2.36")
     one, other = (Platform("3.14.2", "x86_64", "2.36", interpreter=f"3.14.2-{name}") for name in "ab")
