@@ -8,13 +8,16 @@ import io
 import json
 import select
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.filter.rehearsal_report import rehearsal_report
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import database_session
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.rehearsal import Copy, Rehearsal
+from fake_host import OLD, Host
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,3 +112,29 @@ def test_a_rehearsal_is_a_few_lines() -> None:
     assert rehearsal_report({**RESULT, "way_back": {}}) == rehearsal_report(RESULT)[:-1]
     blind = {**RESULT, "locks": [], "locks_problem": "the app has no driver"}
     assert rehearsal_report(blind)[1] == "Nobody could look at the locks: the app has no driver."
+
+
+@pytest.mark.parametrize(
+    ("passwords", "settings", "code", "sentence"),
+    [
+        ({"hunter22"}, ["DATABASE_URL\0postgresql://x"], "x = 1", ""),
+        ({""}, [], "", "The URL of the database has no password"),
+        ({"hunter22"}, ["OTHER\0hunter22"], "", "^OTHER has the password of the database beside its URL"),
+        ({"hunter%2F22"}, ["files/a.ini\0p=hunter/22"], "", "^files/a.ini has the password"),
+        ({"hunter22"}, [], "P = 'hunter22'", "^shop.py of the release has the password of the database"),
+    ],
+)
+def test_nothing_is_rehearsed_that_could_reach_the_real_database(
+    host: Host, passwords: set[str], settings: list[str], code: str, sentence: str
+) -> None:
+    release = Path(host.layout.release(host.layout.read_record(OLD).release))
+    release.mkdir(parents=True, exist_ok=True)
+    (release / "shop.py").write_text(code)
+    rehearsal = Rehearsal.__new__(Rehearsal)
+    rehearsal.layout = host.layout
+    if not sentence:
+        rehearsal.check_passwords(OLD, passwords, settings)
+        return
+    with pytest.raises(StageError, match=sentence) as caught:
+        rehearsal.check_passwords(OLD, passwords, settings)
+    assert "hunter" not in str(caught.value)

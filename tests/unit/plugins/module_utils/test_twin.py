@@ -103,3 +103,19 @@ def test_nothing_to_refresh_is_said(host: Host) -> None:
 def test_another_deploy_that_stages_is_said(host: Host) -> None:
     with exclusive_lock(host.layout.kernel_lock("stage")), pytest.raises(StageError, match="Another deploy is staging"):
         make_twin(host.layout)
+
+
+def test_a_python_goes_with_the_last_layer_that_links_to_it(host: Host) -> None:
+    layout = host.layout
+    for name in ("3.14.2-used", "3.14.1-unused"):
+        os.makedirs(os.path.join(layout.pythons, name, "bin"))
+    layer = layout.layer(layout.read_record(OLD).layer)
+    os.makedirs(os.path.join(layer, "bin"), exist_ok=True)
+    link = os.path.join(layer, "bin", "python")
+    if os.path.lexists(link):
+        os.unlink(link)
+    os.symlink(os.path.join(layout.pythons, "3.14.2-used", "bin", "python3.14"), link)
+    Generations(layout).set_state(OLD, "good")
+    Generations(layout).record_event(LedgerEvent(action="deploy", result="switched", generation=OLD))
+    Generations(layout).prune(5)
+    assert os.listdir(layout.pythons) == ["3.14.2-used"]

@@ -132,3 +132,25 @@ def test_builds_at_the_same_time_make_one_environment(tmp_path: Path) -> None:
     assert (home / "bin" / "tool").read_text() == f"#!{home}/bin/python\n"
     assert (home / "bin" / "python").exists()
     assert [entry.name for entry in home.parent.iterdir()] == [home.name]
+
+
+def test_an_app_for_another_python_is_asked_with_the_one_that_its_hosts_get(tmp_path: Path) -> None:
+    script = f"#!/bin/sh\nexec {sys.executable} \"$@\"\n".encode()
+    archive = tmp_path / "python.tar.gz"
+    archive.write_bytes(gzip.compress(tar_bytes([Entry("bin/python3.99", script, 0o755)])))
+    own = settings.Platform.of_controller()
+    brought = SimpleNamespace(id="3.99.1-0", version="3.99.1", minor="3.99", machine=own.machine, path=str(archive))
+    workspace = Workspace(tmp_path / "cache")
+
+    def chosen(requires: str, **pythons: SimpleNamespace) -> tuple[str, str]:
+        record = SimpleNamespace(requires_python=requires, pythons=pythons)
+        platform, python = settings.python_of_controller(record, workspace)  # type: ignore[arg-type]
+        return platform.python, python
+
+    assert chosen("") == chosen(">=3.9") == (own.python, sys.executable)
+    assert chosen(">=3.99") == (own.python, "")
+    version, python = chosen(">=3.99", one=brought)
+    assert (version, Path(python).name) == ("3.99.1", "python3.99")
+    archive.write_bytes(gzip.compress(tar_bytes([Entry("bin/python3.99", b"#!/bin/sh\nexit 1\n", 0o755)])))
+    brought.id = "3.99.1-1"
+    assert chosen(">=3.99", one=brought) == (own.python, ""), "it does not run here"

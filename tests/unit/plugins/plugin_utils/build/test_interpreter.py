@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.buil
     fetch,
 )
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform, platforms_of
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheel_builder import run_build
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace
 from standalone_python import standalone
 
@@ -185,3 +187,33 @@ def test_a_host_says_whether_it_has_one(
     monkeypatch.setattr(host_info, "run", run)
     found = host_info.interpreter(python)
     assert (found["version"], found["installed"], found["standalone"], found["automatic"]) == expected
+
+
+def test_the_path_of_the_controller_is_no_part_of_a_python(tmp_path: Path) -> None:
+    home = tmp_path / "cpython"
+    (home / "lib" / "__pycache__").mkdir(parents=True)
+    (home / "lib" / "__pycache__" / "x.pyc").touch()
+    (home / "lib" / "_sysconfigdata.py").write_text(f"prefix = '{home}/lib'\n")
+    (home / "lib" / "x.so").write_bytes(b"\0ELF " + str(home).encode())
+    found = {entry.name: entry.content for entry in module.entries(home)}
+    assert found == {
+        "lib/_sysconfigdata.py": b"prefix = '/install/lib'\n",
+        "lib/x.so": b"\0ELF " + str(home).encode(),  # as long as it was
+    }
+
+
+def test_a_project_for_another_python_is_packed_with_the_controllers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def uv(_self: Workspace, *arguments: str, **_options: Any) -> Any:
+        asked.append(arguments)
+        if "--python" not in arguments:
+            return subprocess.CompletedProcess(arguments, 2, "", "error: No interpreter found for Python 3.14 in search path")
+        (tmp_path / "shop-1-py3-none-any.whl").touch()
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(Workspace, "uv", uv)
+    wheel, _why = run_build(tmp_path, tmp_path, Workspace(tmp_path))
+    assert wheel
+    assert asked[1][-4:] != asked[0][-4:]
+    assert ("--python", sys.executable) in zip(asked[1], asked[1][1:], strict=False)
