@@ -30,6 +30,15 @@ options:
     type: list
     elements: str
     default: []
+  groups:
+    description: Dependency groups of the project.
+    type: list
+    elements: str
+    default: []
+  lock:
+    description: File that says which versions, relative to the project; V("") for the first that is there.
+    type: str
+    default: ""
   dirty:
     description: May the source have changes that are not committed?
     type: bool
@@ -157,6 +166,8 @@ ARGUMENT_SPEC = {
     "directory": {"type": "str", "default": ""},
     "sha256": {"type": "str", "default": ""},
     "extras": {"type": "list", "elements": "str", "default": []},
+    "groups": {"type": "list", "elements": "str", "default": []},
+    "lock": {"type": "str", "default": ""},
     "dirty": {"type": "bool", "default": True},
     "target": {"type": "str", "required": True},
     "server": {"type": "str", "default": "gunicorn"},

@@ -15,11 +15,12 @@ from typing import Any
 from .packaging_library import InvalidRequirement, Marker, Requirement, SpecifierSet, Version, canonicalize_name
 from .cache import digest, put
 from .errors import BuildError
-from .source import Source
+from .poetry import OtherLock, check_groups, read_other_lock, requirements_of, those_of
+from .source import Source, in_words
 from .target_platform import Platform, version_tuple
 from .workspace import Workspace, one_line, without_secrets
 
-# What each server needs, in the oldest version that works: tried with the tests of roles/service/files (versions.py there).
+# What each server needs, in the oldest version that works: tried by `make test-pins`.
 # Uvicorn 0.22 is the first with timeout_graceful_shutdown.
 SERVERS = {
     "gunicorn": {"gunicorn": "20.1", "uvicorn": "0.22", "uvicorn-worker": "0.1"},
@@ -29,11 +30,14 @@ SERVERS = {
 # Members of a workspace and other projects next to it, in a uv.lock.
 LOCAL = re.compile(r'source = \{ (?:editable|virtual|directory) = "([^"]+)" \}')
 AT_COMMIT = re.compile(r"git\+\S+@[0-9a-f]{40}(#|\s|$)")
+IN_SET = re.compile(r"""(["'])(?P<name>[\w.-]+)\1\s+(?P<not>not\s+)?in\s+(?P<set>extras|dependency_groups)""")
 OPTION = re.compile(r"^(-r|--requirement|-c|--constraint)[ =]*(\S+)")
 IGNORED_OPTIONS = (
     "--index-url", "-i ", "--extra-index-url", "--find-links", "-f ", "--require-hashes", "--trusted-host",
     "--only-binary", "--no-binary", "--prefer-binary", "--pre",
 )  # fmt: skip
+PROJECT_FILES = ("uv.lock", "pyproject.toml", "setup.cfg", "setup.py")
+REQUIREMENTS_SUFFIXES = (".txt", ".in")
 OUTDATED = 1  # exit code of `uv export --locked` then; 2 when it could not say
 REQUIREMENTS_FORMAT = ("--no-header", "--no-annotate")
 
@@ -82,35 +86,132 @@ class Direct:
         return self.name or without_secrets(self.address)
 
 
-def lock_of(source: Source, extras: Sequence[str], platforms: list[Platform], workspace: Workspace) -> Lock:
+@dataclass(frozen=True)
+class Wanted:
+    """What of a project's dependencies is wanted."""
+
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    lock: str = ""  # file that says which versions, relative to the project
+
+    def refuse(self, found: Path) -> None:
+        """:raises BuildError: when there are extras or groups, which a file cannot have."""
+        for variable, names in (("forge_source_extras", self.extras), ("forge_source_groups", self.groups)):
+            if names:
+                raise BuildError(f"{variable}: {found} is what says the app's dependencies, and it has no {', '.join(names)}.")
+
+
+NOTHING_MORE = Wanted()
+
+
+def lock_of(source: Source, wanted: Wanted, platforms: list[Platform], workspace: Workspace) -> Lock:
     """The lock of a source: its own, or one that is made now and kept until what it was made of changes.
 
     :raises BuildError: when nothing says what the app depends on, or that cannot be read or locked.
     """
     if source.requirement:
+        if wanted.groups or wanted.lock:
+            variable = "forge_source_groups" if wanted.groups else "forge_source_lock"
+            raise BuildError(f"{variable}: forge_source is a package and no project (its extras are part of its name: shop[pg]==1.2).")
         return compile_lock(source, source.requirement_lines(), [], platforms, workspace)
-    found = source.find("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml", "setup.cfg", "setup.py")
-    workspace_lock = source.find("uv.lock")
-    if found == source.directory / "pyproject.toml":
-        if workspace_lock and has_member(workspace_lock, source.directory):
-            found = workspace_lock
-        elif not {"project", "build-system"} & set(source.project):  # it only configures tools
-            found = None
-    if found is None:
-        raise BuildError(
-            f"forge_source: {source.directory} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml, "
-            "so nothing says what the app depends on."
-        )
+    found = find_lock(source, wanted.lock)
     if found.name == "uv.lock":
-        return export_lock(source, found, extras, workspace)
-    if found.name == "pylock.toml":
-        return store_lock(workspace, read_pylock(found), found.parent)
-    text = read_text(found)
-    if found.name == "requirements.txt":
+        check_groups(source, wanted.groups)
+        return export_lock(source, found, wanted, workspace)
+    if is_pylock(found):
+        return store_lock(workspace, read_pylock(found, wanted), found.parent)
+    if found.suffix in REQUIREMENTS_SUFFIXES:
+        wanted.refuse(found)
+        text = read_text(found)
         if all_hashed(text):
             return replace(store_lock(workspace, text, found.parent), written=found)
         return compile_lock(source, text, included_files(found), platforms, workspace, found)
-    return compile_lock(source, text, [found], platforms, workspace, found, extras)
+    if source.translated:
+        return lock_translated(source, wanted, platforms, workspace, found)
+    check_groups(source, wanted.groups)
+    return compile_lock(source, read_text(found), [found], platforms, workspace, found, wanted)
+
+
+def find_lock(source: Source, named: str) -> Path:
+    """The file that says what a project depends on.
+
+    :param named: by the user; else the first that is there, as uv, pip and Poetry would find it.
+    :raises BuildError: when there is none.
+    """
+    if named:
+        lock = source.directory / named
+        if not lock.is_file():
+            raise BuildError(f"forge_source_lock: {source.directory} has no file {named}.")
+        if lock.name not in PROJECT_FILES and not is_pylock(lock) and lock.suffix not in REQUIREMENTS_SUFFIXES:
+            raise BuildError(
+                f"forge_source_lock: {named} is no file with versions: name a uv.lock, pylock.toml or requirements file "
+                "(.txt or .in); locks of Poetry and PDM are found by themselves."
+            )
+        return lock
+    found = source.find("uv.lock", "pylock.toml", "requirements.txt", *PROJECT_FILES)
+    if found == source.directory / "pyproject.toml":
+        above = source.find("uv.lock")
+        if above and has_member(above, source.directory):
+            found = above
+        elif not {"project", "build-system"} & set(source.project):  # it only configures tools
+            found = None
+    if found is None:
+        others = sorted(str(each.relative_to(source.directory)) for each in source.directory.glob("*requirements*/*.txt"))
+        others += sorted(each.name for each in (*source.directory.glob("*requirements*.*"), *source.directory.glob("pylock.*.toml")))
+        advice = f" There is {in_words(others)}: name it in forge_source_lock." if others else ""
+        raise BuildError(
+            f"forge_source: {source.directory} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml, "
+            f"so nothing says what the app depends on.{advice}"
+        )
+    return found
+
+
+def is_pylock(path: Path) -> bool:
+    return bool(re.fullmatch(r"pylock(\.[^.]+)?\.toml", path.name))
+
+
+def lock_translated(
+    source: Source, wanted: Wanted, platforms: list[Platform], workspace: Workspace, found: Path
+) -> Lock:
+    """The lock of a project whose tables uv does not know: with the versions, hashes and commits of Poetry's or PDM's, or made now.
+
+    :raises BuildError: when that lock is out of date, or there is none and it cannot be locked.
+    """
+    other = read_other_lock(source)
+    text = requirements_of(source, wanted.extras, wanted.groups)
+    if other is None:
+        return compile_lock(source, text, [], platforms, workspace, found)
+    parts = [text, str(source.directory), oldest_python(platforms), read_text(other.path)]
+    path = workspace.cache / "locks" / f"{digest(*map(str.encode, parts))[:16]}.txt"
+    if not path.is_file():
+        options = ["--constraints", str(store_lock(workspace, other.constraints()).path)]
+        subject = f"The dependencies of {found}, as {other.path} has them,"
+        try:
+            resolved = resolve(other.with_commits(text), platforms, workspace, subject, options, None, source.directory)
+        except BuildError as error:
+            raise BuildError(f"{error} Where the lock is out of date, run '{other.command}' there and commit it.") from None
+        put(path, as_locked(resolved, other, platforms).replace(f"{source.directory.as_uri()}/", "./").encode())
+    return Lock(path.read_text(encoding="utf-8"), path, source.directory)
+
+
+def as_locked(text: str, other: OtherLock, platforms: list[Platform]) -> str:
+    """What uv has chosen, with the hashes that are locked.
+
+    :raises BuildError: when it has chosen what is not locked.
+    """
+    needed = {(pin.name, pin.version) for platform in platforms for pin in pins_for(text, platform)}
+    absent = sorted(f"{name} {version}" for name, version in needed if not other.find(name, version))
+    if absent:
+        raise BuildError(f"{other.path} is out of date: it has no {in_words(absent)}. Run '{other.command}' there and commit it.")
+
+    def hashed(statement: str) -> str:
+        (entry,) = entries(statement)
+        locked = other.find(entry.name, entry.version) if isinstance(entry, Pin) else None
+        if locked is None or not locked.hashes:
+            return f"{statement}\n"
+        return re.split(r"\s--hash[= ]", statement)[0].strip() + "".join(f" \\\n    --hash={each}" for each in locked.hashes) + "\n"
+
+    return "".join(map(hashed, statements(text)))
 
 
 def read_text(path: Path) -> str:
@@ -138,8 +239,8 @@ def store_lock(workspace: Workspace, text: str, base: Path = Path()) -> Lock:
     return Lock(text, path, base)
 
 
-def export_lock(source: Source, found: Path, extras: Sequence[str], workspace: Workspace) -> Lock:
-    """The project's ``uv.lock`` as requirements, its development groups left out.
+def export_lock(source: Source, found: Path, wanted: Wanted, workspace: Workspace) -> Lock:
+    """The project's ``uv.lock`` as requirements, of its development groups only those that are wanted.
 
     :raises BuildError: when it is out of date, or cannot be read.
     """
@@ -147,13 +248,14 @@ def export_lock(source: Source, found: Path, extras: Sequence[str], workspace: W
     projects = [found.parent, *(found.parent / member for member in LOCAL.findall(text))]
     inputs = [project / "pyproject.toml" for project in projects if (project / "pyproject.toml").is_file()]
     member = str(source.directory.relative_to(found.parent))
-    key = digest(*map(str.encode, [member, *extras, text, *map(read_text, inputs)]))
+    options = [f"--extra={extra}" for extra in wanted.extras] + [f"--group={group}" for group in wanted.groups]
+    key = digest(*map(str.encode, [member, *options, text, *map(read_text, inputs)]))
     path = workspace.cache / "locks" / f"{key[:16]}.txt"
     if path.is_file():
         return Lock(path.read_text(encoding="utf-8"), path, found.parent)
     command = [
         "export", "--quiet", "--no-dev", "--no-emit-project", *REQUIREMENTS_FORMAT, "--format", "requirements.txt",
-        "--project", str(source.directory), *(f"--extra={extra}" for extra in extras),
+        "--project", str(source.directory), *options,
     ]  # fmt: skip
     done = workspace.uv(*command, "--locked")
     outdated = done.returncode == OUTDATED
@@ -187,20 +289,39 @@ def is_outdated(project: dict[str, Any], lock: Path) -> bool:
     return known != needed or python[0] != python[1]
 
 
-def read_pylock(path: Path) -> str:
+def read_pylock(path: Path, wanted: Wanted) -> str:
     """A ``pylock.toml`` (PEP 751) as requirements with hashes.
 
-    :raises BuildError: when it cannot be read, or has something that is neither a release nor a source.
+    :raises BuildError: when it cannot be read, has something that is neither a release nor a source, or not an extra or
+        a group that is wanted.
     """
     try:
-        packages = tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
-        return "".join(pylock_line(path, package) for package in packages)
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        for variable, key, names in (
+            ("forge_source_extras", "extras", wanted.extras),
+            ("forge_source_groups", "dependency-groups", wanted.groups),
+        ):
+            for name in names:
+                if name not in content.get(key, []):
+                    raise BuildError(f"{variable}: {path} has no {name}{those_of(content.get(key, []))}.")
+        groups = {*content.get("default-groups", []), *wanted.groups}
+        chosen = {"extras": set(wanted.extras), "dependency_groups": groups}
+        return "".join(pylock_line(path, package, chosen) for package in content["packages"])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise BuildError(f"{path} cannot be read as a lock (PEP 751): {error}.") from None
 
 
-def pylock_line(path: Path, package: dict[str, Any]) -> str:
-    name, marker = package["name"], f" ; {package['marker']}" if package.get("marker") else ""
+def pylock_line(path: Path, package: dict[str, Any], chosen: dict[str, set[str]]) -> str:
+    """
+    :param chosen: ``extras`` and ``dependency_groups``, which markers of a pylock.toml may ask for.
+    """
+
+    def answer(found: re.Match[str]) -> str:
+        holds = (found["name"] in chosen[found["set"]]) != bool(found["not"])
+        return f"python_version {'>=' if holds else '<'} '0'"
+
+    name, condition = package["name"], IN_SET.sub(answer, package.get("marker", ""))
+    marker = f" ; {condition}" if condition else ""
     origin = package.get("vcs") or package.get("archive") or package.get("directory") or {}
     subdirectory = f"#subdirectory={origin['subdirectory']}" if origin.get("subdirectory") else ""
     if "vcs" in package:
@@ -254,48 +375,35 @@ def included_files(path: Path) -> list[Path]:
 
 def compile_lock(
     source: Source, text: str, inputs: list[Path], platforms: list[Platform], workspace: Workspace,
-    found: Path | None = None, extras: Sequence[str] = (),
+    found: Path | None = None, wanted: Wanted = NOTHING_MORE,
 ) -> Lock:  # fmt: skip
-    """Lock and hash what is not locked, for all platforms at once; kept until the input changes."""
-    pins = pins_of_other_locks(source)
-    parts = [text, pins, oldest_python(platforms), *extras, *map(read_text, inputs)]
+    """Lock and hash what is not locked, for all platforms at once; kept until the input changes.
+
+    :param text: the requirements; of a file that uv is to read itself, its content.
+    :param inputs: what uv reads.
+    :param found: file that says what the app depends on, for people.
+    """
+    options = [f"--extra={extra}" for extra in wanted.extras]
+    options += [f"--group={found}:{group}" for group in wanted.groups]
+    parts = [text, oldest_python(platforms), *options, *map(read_text, inputs)]
     path = workspace.cache / "locks" / f"{digest(*map(str.encode, parts))[:16]}.txt"
     if path.is_file():
         return Lock(path.read_text(encoding="utf-8"), path, source.directory)
-    options = [f"--extra={extra}" for extra in extras]
-    if pins:
-        options += ["--constraints", str(store_lock(workspace, pins).path)]
     if source.wheel:
         options += ["--no-emit-package", canonicalize_name(source.wheel.name.split("-")[0])]
     subject = f"The dependencies of {found}" if found else "forge_source"
-    put(path, resolve(text, platforms, workspace, subject, options, found, source.directory).encode())
+    read = found if inputs else None
+    put(path, resolve(text, platforms, workspace, subject, options, read, source.directory).encode())
     note = f"{found or source.requirement}: locked just now in {path}, which is used until its input changes"
     if found:
-        advice = "run 'uv lock' there" if found.name == "pyproject.toml" else "commit a copy as requirements.txt"
+        lock = "poetry lock" if source.is_poetry else "uv lock"
+        advice = f"run '{lock}' there" if found.name == "pyproject.toml" else "commit a copy as requirements.txt"
         note += f"; to keep it with the app, {advice}"
     return Lock(path.read_text(encoding="utf-8"), path, source.directory, f"{note}.")
 
 
 def oldest_python(platforms: list[Platform]) -> str:
     return min((platform.python_version for platform in platforms), key=version_tuple)
-
-
-def pins_of_other_locks(source: Source) -> str:
-    """Versions of a lock that is not read otherwise: Poetry's or PDM's.
-
-    :raises BuildError: when it cannot be read.
-    """
-    found = source.find("poetry.lock", "pdm.lock")
-    if found is None:
-        return ""
-    versions: dict[str, set[str]] = {}
-    try:
-        for package in tomllib.loads(found.read_text(encoding="utf-8")).get("package", []):
-            if "source" not in package or package["source"].get("type") == "legacy":
-                versions.setdefault(package["name"], set()).add(package["version"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
-        raise BuildError(f"{found} cannot be read: {error}.") from None
-    return "".join(f"{name}=={one}\n" for name, (one, *more) in sorted(versions.items()) if not more)
 
 
 def resolve(

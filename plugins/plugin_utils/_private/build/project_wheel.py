@@ -26,6 +26,7 @@ from .wheel_builder import run_build
 from .workspace import Workspace
 
 INSTALLED = ".installed"
+POETRY_BUILDS = '\n[build-system]\nrequires = ["poetry-core"]\nbuild-backend = "poetry.core.masonry.api"\n'
 COMMANDS = f"{INSTALLED}/bin"
 COMMAND = """\
 #!/usr/bin/env python
@@ -102,6 +103,9 @@ def build_project(source: Source, names: list[str], workspace: Workspace) -> byt
     """
     with tempfile.TemporaryDirectory() as scratch:
         project = copy_project(source, names, Path(scratch) / "copy")
+        if "build-system" not in source.project:  # what Poetry takes for granted
+            with (project / "pyproject.toml").open("a", encoding="utf-8") as handle:
+                handle.write(POETRY_BUILDS)
         wheel, error = run_build(project, Path(scratch) / "out", workspace)
         if not wheel:
             raise BuildError(f"{source.directory} does not build ([build-system] of its pyproject.toml): {error}")

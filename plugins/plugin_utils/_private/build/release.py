@@ -18,8 +18,9 @@ from .cache import digest, evict, file_digest, put, touch
 from .errors import BuildError
 from .interpreter import Interpreter, choices, installed_in, runs_here
 from .layer import ID_LENGTH, Layer, build_layer, requirement_of
-from .lockfile import Lock, add_server, directs_for, lock_of, pins_for
+from .lockfile import REQUIREMENTS_SUFFIXES, Lock, Wanted, add_server, directs_for, lock_of, pins_for
 from .origin import kind_of, open_origin
+from .poetry import groups_of, in_standard_tables
 from .project_wheel import INSTALLED, complete
 from .records import BuildRecord, result_of, write_record
 from .source import Source, check_target, git, list_files, make_archive
@@ -45,7 +46,7 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
             raise BuildError("forge_artifact: forge_source is an artifact already.")
         record, created = open_artifact(options["source"], options["sha256"], workspace)
         return result_of(record, platforms, created)
-    source = open_origin(options["source"], options["directory"], workspace)
+    source = in_standard_tables(open_origin(options["source"], options["directory"], workspace), workspace)
     check_source(source, options["dirty"])
     refused: NeedsCompiling | None = None
     for chosen, pythons in choices(source.requires_python, platforms, workspace):
@@ -80,12 +81,14 @@ def build_for(
     """
     if any(runs_here(each, workspace) for each in pythons.values()):
         workspace = replace(workspace, pythons=str(installed_in(workspace)))
-    requirements = source.find("requirements.txt")
+    named = source.directory / (options["lock"] or "requirements.txt")
+    requirements = named if named.suffix in REQUIREMENTS_SUFFIXES and named.is_file() else source.find("requirements.txt")
     workspace = workspace.with_project(
         source.project, requirements.read_text(encoding="utf-8", errors="replace") if requirements else ""
     )
     names = [] if source.requirement else list_files(source, options["exclude"], options["include"])
-    lock = lock_of(source, options["extras"], platforms, workspace)
+    wanted = Wanted(tuple(options["extras"]), tuple(options["groups"]), options["lock"])
+    lock = lock_of(source, wanted, platforms, workspace)
     server = add_server(lock.text, options["server"], options["server_requirements"], platforms, workspace)
     archive, import_paths = pack(source, names, options["exclude"], options["target"], workspace)
     release = digest(archive, lock.text.encode())[:ID_LENGTH]
@@ -117,7 +120,13 @@ def build_for(
     created += new_layers
     if created and options["cache_mb"]:
         evict(workspace.cache, options["cache_mb"] << 20, started)
-    return result_of(record, platforms, created, [lock.note] if lock.note else [])
+    notes = [lock.note] if lock.note else []
+    if not wanted.groups and groups_of(source) and not any(pins_for(lock.text, each) for each in platforms):
+        notes.append(
+            f"forge_source: {source.directory} depends on nothing by itself, but has dependency groups: name those that the app "
+            f"needs in forge_source_groups ({', '.join(sorted(groups_of(source)))})."
+        )
+    return result_of(record, platforms, created, notes)
 
 
 def check_source(source: Source, dirty: bool) -> None:

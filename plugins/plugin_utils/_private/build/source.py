@@ -38,6 +38,7 @@ class Source:
     top: Path | None = None  # of the source, when the app is in a sub-directory of it
     requirement: str = ""
     wheel: Path | None = None
+    translated: bool = False  # its tables are made of another tool's own: uv cannot read them from its pyproject.toml
 
     @property
     def requires_python(self) -> str:
@@ -52,7 +53,29 @@ class Source:
     @property
     def is_package(self) -> bool:
         """Whether the project is made to be installed."""
-        return "build-system" in self.project and self.project.get("tool", {}).get("uv", {}).get("package", True)
+        tool = self.project.get("tool", {})
+        if not (tool.get("uv", {}).get("package", True) and tool.get("pdm", {}).get("distribution", True)):
+            return False
+        if self.is_poetry:
+            return bool(tool["poetry"].get("package-mode", True)) and self.poetry_finds_package()
+        return "build-system" in self.project
+
+    @property
+    def is_poetry(self) -> bool:
+        """Whether Poetry builds the project; it does so too where no build system is named."""
+        backend = str(self.project.get("build-system", {}).get("build-backend", "poetry"))
+        return "poetry" in self.project.get("tool", {}) and backend.startswith("poetry")
+
+    def poetry_finds_package(self) -> bool:
+        """Whether there is what Poetry would install (poetry/core/masonry/utils/module.py). Many apps have a project name that is
+        no directory's, and are run from where they lie (``poetry install --no-root``)."""
+        own = self.project["tool"]["poetry"]
+        if own.get("packages") or own.get("include"):
+            return True
+        name = str(self.project.get("project", {}).get("name") or own.get("name", ""))
+        module = re.sub(r"[^\w]+", "_", name)
+        roots = (self.directory, self.directory / "src")
+        return bool(module) and any((root / module).is_dir() or (root / f"{module}.py").is_file() for root in roots)
 
     def find(self, *names: str) -> Path | None:
         """The first of some files that is there: in the app's directory, or above it within the source."""

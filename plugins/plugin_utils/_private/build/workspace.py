@@ -27,6 +27,8 @@ from .cache import file_digest
 from .errors import BuildError
 
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+# Where a project names indexes: tool, table, and what the variables with a user and a password begin with.
+INDEX_TABLES = (("uv", "index", "UV_INDEX"), ("poetry", "source", "POETRY_HTTP_BASIC"), ("pdm", "source", "PDM"))
 OLDEST_UV = (0, 7)  # tried: builds of the reference app and of a source; older ones do not write pylock.toml
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 CONNECTIONS = "8"  # of uv's 50 each asks the resolver for the same name, and some answers are lost on the way
@@ -107,16 +109,18 @@ class Workspace:
         )  # fmt: skip
 
     def with_project(self, project: dict[str, Any], requirements: str) -> Workspace:
-        """Also with the indexes that a project names: ``[[tool.uv.index]]``, or lines of its requirements.
+        """Also with the indexes that a project names: in the tables of uv, Poetry or PDM, or in lines of its requirements.
 
-        Credentials are where uv has them: ``UV_INDEX_<NAME>_USERNAME`` and ``_PASSWORD``.
+        Credentials are where those tools have them: ``UV_INDEX_<NAME>_USERNAME`` and ``_PASSWORD``,
+        ``POETRY_HTTP_BASIC_<NAME>_…``, and for PDM variables in the URL.
         """
         urls = re.findall(r"^\s*(?:-i|--index-url|--extra-index-url)[ =]\s*(\S+)", requirements, re.MULTILINE)
-        for index in project.get("tool", {}).get("uv", {}).get("index", []):
-            name = f"UV_INDEX_{re.sub(r'[^A-Z0-9]', '_', str(index.get('name', '')).upper())}_"
-            user, password = (quote(os.environ.get(name + part, ""), safe="") for part in ("USERNAME", "PASSWORD"))
-            url = str(index.get("url", ""))
-            urls.append(url.replace("://", f"://{user}:{password}@", 1) if user or password else url)
+        for tool, table, prefix in INDEX_TABLES:
+            for index in project.get("tool", {}).get(tool, {}).get(table, []):
+                name = f"{prefix}_{re.sub(r'[^A-Z0-9]', '_', str(index.get('name', '')).upper())}_"
+                user, password = (quote(os.environ.get(name + part, ""), safe="") for part in ("USERNAME", "PASSWORD"))
+                url = os.path.expandvars(str(index.get("url", "")))
+                urls.append(url.replace("://", f"://{user}:{password}@", 1) if user or password else url)
         return replace(self, project_index_urls=tuple(url for url in urls if "://" in url))
 
     def environment(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import new_file, put
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.layer import INTERPRETER, gzip_member, pack_layer
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import lock_of
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import Wanted, lock_of
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.release import check_pythons, check_source
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.source import Source, open_source
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
@@ -158,7 +158,7 @@ def write_project(root: Path, dependencies: list[str]) -> Path:
 def test_a_directory_that_says_nothing_of_its_dependencies_is_refused(tmp_path: Path) -> None:
     source = open_source(str(tmp_path))
     with pytest.raises(BuildError, match=r"has no uv\.lock, pylock\.toml, requirements\.txt or pyproject\.toml"):
-        lock_of(source, [], PLATFORMS, Workspace(tmp_path / "cache"))
+        lock_of(source, Wanted(), PLATFORMS, Workspace(tmp_path / "cache"))
 
 
 class Shop:

@@ -21,7 +21,13 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.buil
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.app_settings import Checked, check_settings
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.cache import evict, file_digest
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import all_hashed, is_outdated, read_pylock, statements
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.lockfile import (
+    Wanted,
+    all_hashed,
+    is_outdated,
+    read_pylock,
+    statements,
+)
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.project_wheel import commands
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheel_builder import NeedsCompiling
@@ -138,7 +144,7 @@ def test_a_pylock_of_any_text_is_read_or_refused_in_a_sentence(
     path = tmp_path_factory.getbasetemp() / "pylock.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BuildError, match="cannot be read as a lock"):
-        read_pylock(path)
+        read_pylock(path, Wanted())
 
 
 def test_pyproject_alone_with_extras_and_pins_of_poetry(world: World) -> None:
@@ -149,6 +155,11 @@ def test_pyproject_alone_with_extras_and_pins_of_poetry(world: World) -> None:
     assert installed(made) | {"dep": "2.0", "fastloop": "1.0"} == installed(made)
     world.write("alone", {"poetry.lock": '[[package]]\nname = "dep"\nversion = "1.0"\n'})
     assert installed(world.build(source))["dep"] == "1.0"
+    with pytest.raises(BuildError, match=r"alone/poetry\.lock is out of date: it has no fastloop 1\.0\. Run 'poetry lock' there"):
+        world.build(source, extras=["pg"])
+    world.write("alone", {"pyproject.toml": project.replace('"dep"', '"dep>=2"')})
+    with pytest.raises(BuildError, match=r"as \S+/poetry\.lock has them, could not be locked: .* run 'poetry lock' there"):
+        world.build(source)
 
 
 def test_a_member_of_a_workspace_is_exported_from_the_lock_above_it(world: World) -> None:
