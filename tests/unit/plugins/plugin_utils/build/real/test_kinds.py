@@ -252,6 +252,19 @@ def test_a_dependency_of_git_is_built_from_its_commit(world: World) -> None:
     assert again["notes"] == []
 
 
+def test_a_dependency_at_a_commit_that_only_a_pull_request_holds(world: World) -> None:
+    path, main = repository(world, "library-asked", project("dep"))
+    (Path(path) / "dep_more.py").write_text("")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["add", "."], [*identity, "commit", "-m", "x"], ["update-ref", "refs/pull/3/head", "HEAD"]):
+        subprocess.run(["git", "-C", path, *command], check=True, capture_output=True)
+    done = subprocess.run(["git", "-C", path, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    subprocess.run(["git", "-C", path, "reset", "--hard", main], check=True, capture_output=True)
+    commit = done.stdout.strip()
+    source = world.write("of-asked", {"main.py": APP, "requirements.txt": f"dep @ git+file://{path}@{commit}\n"})
+    assert installed(world.build(source))["dep"] == "3.0"
+
+
 def test_a_pylock_with_a_commit_a_directory_and_an_archive(world: World) -> None:
     path, commit = repository(world, "library2", project("dep"))
     value = file_digest(world.root / "index" / "simple" / "fastloop" / "fastloop-1.0-py3-none-any.whl")
