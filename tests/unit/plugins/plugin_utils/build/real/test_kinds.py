@@ -672,7 +672,7 @@ import io, os, re, sys, sysconfig, tarfile, zipfile
 
 VERSION = re.search("'(.*)'", open("version").read())[1] if os.path.exists("version") else "1"
 METADATA = f"Metadata-Version: 2.2\\nName: shop\\nVersion: {VERSION}\\n"
-PACKAGES = "src" if os.path.isdir("src") else "."
+PACKAGES = next(each for each in ("python", "src", ".") if os.path.isdir(f"{each}/shop"))
 
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     if os.environ.get("FORGE_NO_COMPILER"):
@@ -765,6 +765,14 @@ def test_compiled_parts_of_a_project_lie_side_by_side_in_one_release(world: Worl
     assert released("three", b"made by another compiler") != first
     world.write(name, {"native.c": "int two;\n"})
     assert released("four", b"there") != first
+
+
+def test_a_package_beside_the_sources_of_another_language_is_released_as_installed(world: World) -> None:
+    """As maturin has it: Rust in ``src``, Python in ``python``."""
+    source = world.write("compiled-rust", {**compiled("python/", abi="abi3"), "src/lib.rs": "", "Cargo.toml": ""})
+    made = world.build(source, "shop:app")
+    assert {".installed/shop/__init__.py", ".installed/shop/fast.abi3.so"} <= set(code_of(made))
+    assert made["import_paths"] == ["src", ".", ".installed"]
 
 
 def test_what_hosts_compile_for_project_and_dependencies_is_said_at_once(world: World) -> None:
