@@ -850,5 +850,6 @@ def test_machine_code_that_a_project_carries_is_no_compiled_part(world: World) -
         name="shop", version="1", tag="py3-none-any", asks=[], builds=True,
         files=wheel_files("shop", "1", [], "py3-none-any", {"shop/vendor.so": library}),
     )  # fmt: skip
-    made = world.build(world.write("carries", files), "shop:app", platforms=[ELSEWHERE, HERE])
+    made = world.build(world.write("carries", files), "shop:app", cache="carries-cache", platforms=[ELSEWHERE])
     assert code_of(made)["shop/vendor.so"] == library.encode()
+    assert len(list((world.root / "carries-cache" / "packages").iterdir())) == 1, "one wheel for all platforms"
