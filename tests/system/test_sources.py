@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Fleet
+from conftest import HOSTS, NODES, REPOSITORY, SET, Fleet
 
 APPS = REPOSITORY / "tests" / "fixtures" / "apps"
 COMMON: dict[str, Any] = {
@@ -360,3 +360,68 @@ def test_a_source_that_the_controller_cannot_build_is_compiled_on_one_host_witho
     assert answer(cut)["idna"] == "1.1"
     left = "ls -d /var/cache/forge-compile /var/cache/private/forge-compile 2>/dev/null; systemctl list-units --all 'forge-compile*' -q"
     assert cut.on("box", f"{left}; ls -A /home/admin/.ansible/tmp") == ""
+
+
+# -- compiled parts of the app itself ----------------------------------------------------------------
+
+PROJECT = {
+    "pyproject.toml": NATIVE["pyproject.toml"]
+    + '[project]\nname = "shop"\nversion = "1.0"\ndependencies = ["uvicorn"]\n',
+    "setup.py": """
+import os, sys
+from setuptools import Extension, setup
+if "FORGE_NO_COMPILER" in os.environ and "bdist_wheel" in sys.argv:
+    sys.exit("no compiler here")
+setup(ext_modules=[Extension("shop.fast", ["native.c"])])
+""",
+    "native.c": NATIVE["native.c"].format(version="1.0", semicolon=";").replace("forge_native", "fast"),
+    "src/shop/__init__.py": """
+import json
+from shop import fast
+
+
+async def app(scope, receive, send):
+    body = json.dumps([fast.value(), fast.__file__.rpartition("/")[2]]).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+""",
+}
+
+
+@pytest.fixture
+def pair() -> Iterator[Fleet]:
+    """Two nodes with another Python and another glibc."""
+    with Fleet(lab_set=f"{SET}pair", without_database=True).with_nodes(*NODES[:2]) as fleet:
+        yield fleet
+
+
+@pytest.mark.thorough
+def test_the_compiled_parts_of_an_app_are_made_on_a_host_of_each_platform_and_serve(
+    pair: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_NO_COMPILER", "1")
+    source = tmp_path / "shop"
+    for name, text in PROJECT.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text)
+    given = {
+        **COMMON, "forge_server": "uvicorn", "forge_source": str(source), "forge_target": "shop:app",
+        "forge_build_cache": str(tmp_path / "cache"),
+    }  # fmt: skip
+
+    def served(version: str) -> set[str]:
+        """What each node answers, and the releases that it serves."""
+        for node, python in (("app12", "311"), ("app13", "313")):
+            value, module = pair.get(node, "/health").json()
+            assert (value, module.startswith(f"fast.cpython-{python}-")) == (version, True)
+        return {json.loads(pair.on(node, "cat /srv/forge/current/release.json"))["release"] for node in HOSTS}
+
+    pair.play("site", **given)
+    (first,) = served("1.0")
+    again = pair.play("deploy", **given)
+    assert [again.changed(node) for node in HOSTS] == [0, 0]
+    (source / "native.c").write_text(PROJECT["native.c"].replace('"1.0"', '"1.1"'))
+    pair.play("deploy", **given)
+    (second,) = served("1.1")
+    assert first != second

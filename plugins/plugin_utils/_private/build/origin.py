@@ -23,6 +23,7 @@ from .workspace import Workspace, without_secrets
 
 GIT_NOISE = re.compile(r"Warning:|warning:|@|hint:|Cloning into|remote:\s*$", re.IGNORECASE)
 GIT_CAUSE = re.compile(r"^(fatal|error): |^ssh: |Host key verification failed|Permission denied|Connection \w+ by|not found")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 GIT = re.compile(r"git\+(https|http|ssh|file)://")
 
 
@@ -130,6 +131,16 @@ class Repository:
         if done.returncode != 0:
             raise BuildError(f"{self.subject}: {self.shown} cannot be fetched: {git_cause(done.stderr)}.")
 
+    def ask_for(self, ref: str) -> str:
+        """The commit of what no branch and no tag holds: one that the server gives by its hash, or a ref such as pull/12/head.
+
+        :returns: empty when the server gives none.
+        """
+        asked = ref if COMMIT.fullmatch(ref) or ref.startswith("refs/") else f"refs/{ref}"
+        kept = f"refs/forge/{asked}"  # else git may drop it
+        done = self.git("fetch", "--quiet", "--force", "--no-tags", self.url, f"+{asked}:{kept}")
+        return self.commit_of(kept) if done.returncode == 0 else ""
+
     def check_out(self, commit: str) -> Path:
         """A checkout of a commit, kept in the cache.
 
@@ -175,10 +186,14 @@ def fetch_git(source: str, workspace: Workspace, subject: str = "forge_source") 
     if not (mirror / "HEAD").is_file():
         mirror.mkdir(parents=True, exist_ok=True)
         repository.git("init", "--quiet", "--bare")
-    commit = repository.commit_of(ref) if re.fullmatch(r"[0-9a-f]{40}", ref) else ""
+    commit = repository.commit_of(ref) if COMMIT.fullmatch(ref) else ""
     if not commit:
         repository.update()
-        commit = repository.commit_of(ref)
+        commit = repository.commit_of(ref) or (repository.ask_for(ref) if ref else "")
+    if not commit and COMMIT.fullmatch(ref):
+        raise BuildError(
+            f"{subject}: {repository.shown} has no commit {ref}, or does not give one that no branch or tag holds: push one with it."
+        )
     if not commit:
         raise BuildError(f"{subject}: {repository.shown} has no branch, tag or commit {ref or 'HEAD'}.")
     touch(mirror)

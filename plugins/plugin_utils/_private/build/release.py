@@ -25,7 +25,7 @@ from .project_wheel import INSTALLED, complete
 from .records import BuildRecord, result_of, write_record
 from .source import Source, check_target, git, list_files, make_archive
 from .target_platform import Platform, too_old
-from .wheel_builder import CompileJob, NeedsCompiling, oldest_first
+from .wheel_builder import CompileJob, NeedsCompiling, oldest_first, together
 from .wheels import is_path_of, wheel_of_direct
 from .workspace import Workspace
 
@@ -90,13 +90,15 @@ def build_for(
     wanted = Wanted(tuple(options["extras"]), tuple(options["groups"]), options["lock"])
     lock = lock_of(source, wanted, platforms, workspace)
     server = add_server(lock.text, options["server"], options["server_requirements"], platforms, workspace)
-    archive, import_paths = pack(source, names, options["exclude"], options["target"], workspace)
+    (archive, import_paths), (layers, extra_wheels, new_layers) = together(
+        lambda: pack(source, names, options["exclude"], options["target"], platforms, workspace),
+        lambda: build_layers(source, lock, server, platforms, workspace),
+    )
     release = digest(archive, lock.text.encode())[:ID_LENGTH]
     code = workspace.cache / "releases" / f"{release}.tar.gz"
     created = [] if code.is_file() else [code.name]
     if created:
         put(code, gzip.compress(archive, mtime=0))
-    layers, extra_wheels, new_layers = build_layers(source, lock, server, platforms, workspace)
     record = BuildRecord(
         release=release,
         commit=source.commit,
@@ -166,18 +168,22 @@ def commit_time(source: Source) -> str:
 
 
 def pack(
-    source: Source, names: list[str], exclude: list[str], target: str, workspace: Workspace
+    source: Source, names: list[str], exclude: list[str], target: str, platforms: Sequence[Platform], workspace: Workspace
 ) -> tuple[bytes, list[str]]:
-    """The code of a release, uncompressed, and the directories of it that belong on ``sys.path``."""
+    """The code of a release, uncompressed, and the directories of it that belong on ``sys.path``.
+
+    :raises NeedsCompiling: for compiled parts of the project that have to be made on hosts first.
+    :raises BuildError: when the project does not build, or lacks the target.
+    """
     if source.requirement:
         check_target(source, [], ["."], target)
         return make_archive(source, [], {"requirement.txt": source.requirement_entry()}), ["."]
     archive = make_archive(source, names)
-    added = complete(source, names, exclude, archive, workspace)
+    kept, added = complete(source, names, exclude, archive, platforms, workspace)
     installed = any(name.startswith(f"{INSTALLED}/") for name in added)
     import_paths = [*source.import_paths, *([INSTALLED] if installed else [])]
-    check_target(source, [*names, *added], import_paths, target)
-    return (make_archive(source, names, added) if added else archive), import_paths
+    check_target(source, [*kept, *added], import_paths, target)
+    return (make_archive(source, kept, added) if added else archive), import_paths
 
 
 def build_layers(

@@ -23,6 +23,8 @@ NEVER_PREFIX = ".env"
 # Bulk, where git does not track it.
 BULK = {".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox"}
 BULK_SUFFIX = (".pyc", ".pyo")
+# What setuptools has compiled here; it would take it for up to date on a host, too.
+SETUPTOOLS_OUTPUT = re.compile(r"(?:^|/)build/(?:lib|temp|bdist)\.[^/]+(?:/|$)")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 SHOWN = 3  # names in a sentence
 
@@ -151,7 +153,8 @@ def belongs(relative: str) -> bool:
 
 
 def is_bulk(relative: str) -> bool:
-    return bool(BULK.intersection(relative.split("/"))) or relative.endswith(BULK_SUFFIX)
+    bulk = bool(BULK.intersection(relative.split("/"))) or relative.endswith(BULK_SUFFIX)
+    return bulk or bool(SETUPTOOLS_OUTPUT.search(relative))
 
 
 def is_excluded(name: str, exclude: Sequence[str]) -> bool:

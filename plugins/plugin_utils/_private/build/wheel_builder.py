@@ -11,9 +11,11 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from .packaging_library import InvalidWheelFilename, Requirement, canonicalize_name, parse_wheel_filename
 from ....module_utils._private.archive import ArchiveError, unpack
@@ -25,6 +27,8 @@ from .target_platform import Platform, version_tuple
 from .workspace import Workspace, one_line
 
 ELF = b"\x7fELF"
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class CompileJob:
     source: Callable[[Path], Path]  # puts its source below a directory, and returns where
     reason: str = ""  # ends the sentence
     advice: str = ""  # what to do instead, a sentence
+    failure: str = ""  # why its backend failed on the controller, if it did
 
     def __str__(self) -> str:
         return f"There is no wheel of {self.requirement} for {self.platform}, {self.reason} {self.advice}".rstrip()
@@ -58,6 +63,25 @@ def oldest_first(jobs: list[CompileJob]) -> list[CompileJob]:
     return list(chosen.values())
 
 
+def together(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    """What two steps of a build return. What hosts have to compile for either of them is said at once.
+
+    :raises NeedsCompiling: for what has to be compiled on hosts first.
+    """
+    jobs: list[CompileJob] = []
+    try:
+        one = first()
+    except NeedsCompiling as needed:
+        jobs = needed.jobs
+    try:
+        other = second()
+    except NeedsCompiling as needed:
+        jobs = [*jobs, *needed.jobs]
+    if jobs:
+        raise NeedsCompiling(oldest_first(jobs))
+    return one, other
+
+
 def find_wheel(wheel_dir: Path, platform: Platform) -> Path | None:
     """A cached wheel that runs on a platform. It lies below the glibc that it was built on."""
     for wheel in sorted(wheel_dir.glob("*/*.whl"), key=lambda wheel: version_tuple(wheel.parent.name)):
@@ -73,63 +97,95 @@ def store_wheel(wheel_dir: Path, wheel: Path, built_on: Platform) -> Path:
     return path
 
 
-def run_build(project: Path, output: Path, workspace: Workspace, *options: str) -> tuple[Path | None, str]:
-    """Build a wheel of a project with its own backend. Returns the wheel, or why there is none."""
+def run_build(
+    project: Path, output: Path, workspace: Workspace, *options: str, kind: str = "wheel"
+) -> tuple[Path | None, str]:
+    """Build a project with its own backend.
+
+    :param kind: ``wheel`` or ``sdist``.
+    :returns: its file, or why there is none.
+    """
     done = workspace.uv(
-        "build", "--wheel", *options, "--out-dir", str(output), str(project),
+        "build", f"--{kind}", *options, "--out-dir", str(output), str(project),
         extra={"UV_INDEX": workspace.extra_indexes(), "SOURCE_DATE_EPOCH": EPOCH},
     )  # fmt: skip
     if done.returncode != 0 and "No interpreter found" in done.stderr and "--python" not in options:
         # The project is for another Python than the controller's: what its backend packs does not depend on that, or is compiled on a host.
-        return run_build(project, output, workspace, *options, "--python", sys.executable)
-    wheel = next(output.glob("*.whl"), None) if done.returncode == 0 else None
+        return run_build(project, output, workspace, *options, "--python", sys.executable, kind=kind)
+    built = next(output.glob("*.whl" if kind == "wheel" else "*.tar.gz"), None) if done.returncode == 0 else None
     # What the backend printed says more than what uv makes of it, which comes last. Without a backend uv says why.
     backend, _error, why = done.stderr.rpartition("\nerror: ")
     if why and "backend returned an error" not in why:
-        return wheel, one_line(re.sub(r"^Failed to build .*\n", "", why), 600)
-    return wheel, tool_cause(backend or done.stderr).replace(str(project), "the source")
+        return built, one_line(re.sub(r"^Failed to build .*\n", "", why), 600)
+    return built, tool_cause(backend or done.stderr).replace(str(project), "the source")
+
+
+@contextmanager
+def build_directory(key: str) -> Iterator[Path]:
+    """A scratch directory at the same path for the same build, as compilers note it in what they make; where it is in use, another."""
+    path = Path(tempfile.gettempdir()) / f"forge-build-{key}"
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        with tempfile.TemporaryDirectory() as other:
+            yield Path(other)
+        return
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def build_wheel(
-    name: str, source: Callable[[Path], Path], wheel_dir: Path, platform: Platform, workspace: Workspace
-) -> Path:
+    name: str, source: Callable[[Path], Path], wheel_dir: Path, platform: Platform, workspace: Workspace,
+    options: Sequence[str] = ("--no-sources",), given: Collection[bytes] = (),
+) -> Path:  # fmt: skip
     """The wheel of a source for a platform: from the cache, or built on the controller.
 
     :param name: of the requirement, for people; when empty, that of the wheel.
+    :param options: of ``uv build``.
+    :param given: machine code that the source itself has.
     :raises NeedsCompiling: when the controller cannot build it, or what it builds would not run there.
     :raises BuildError: when it does not build and nothing says its name.
     """
     cached = find_wheel(wheel_dir, platform)
     if cached:
         return cached
-    interpreter, builder = builder_for(platform, workspace)
-    with tempfile.TemporaryDirectory() as directory:
-        scratch = Path(directory)
-        options = ("--no-sources", "--python", interpreter)
-        wheel, error = run_build(source(scratch), scratch / "out", workspace, *options)
-        if wheel and platform.takes(wheel.name, builder) and (platform.runs(builder) or not has_compiled_part(wheel)):
+    python, builder = builder_for(platform, workspace)
+    with build_directory(wheel_dir.name) as scratch:
+        wheel, error = run_build(source(scratch), scratch / "out", workspace, *options, *python)
+        fits = wheel and platform.takes(wheel.name, builder)
+        if wheel and fits and (platform.runs(builder) or not has_compiled_part(wheel, given)):
             return store_wheel(wheel_dir, wheel, builder)
         name = name or (str(parse_wheel_filename(wheel.name)[0]) if wheel else "")
         if not name:
             raise BuildError(f"A dependency does not build: {error}")
     failed = f"building it on the controller failed: {error.rstrip('.… ')}."
     reason = f"one built on the controller ({builder}) would not run there." if wheel else failed
-    raise NeedsCompiling([CompileJob(name, platform, wheel_dir, source, f"and {reason}")])
+    job = CompileJob(name, platform, wheel_dir, source, f"and {reason}", failure="" if wheel else error)
+    raise NeedsCompiling([job])
 
 
-def builder_for(platform: Platform, workspace: Workspace) -> tuple[str, Platform]:
-    """The controller's interpreter that is closest to a platform, and what the controller is with it."""
+def builder_for(platform: Platform, workspace: Workspace) -> tuple[list[str], Platform]:
+    """What makes uv build with the Python of a platform where the controller has it, and what the controller is with it."""
     controller = Platform.of_controller()
     found = workspace.uv("python", "find", "--no-project", platform.python_version)
-    if found.returncode != 0:
-        return sys.executable, controller
-    return found.stdout.strip(), Platform(platform.python, controller.machine, controller.glibc)
+    if found.returncode == 0:
+        return ["--python", found.stdout.strip()], Platform(platform.python, controller.machine, controller.glibc)
+    # uv does not look where Ansible runs; for another Python it knows best which one the source accepts.
+    own = platform.python_version == controller.python_version
+    return ["--python", sys.executable] if own else [], controller
 
 
-def has_compiled_part(wheel: Path) -> bool:
-    """Whether a wheel holds machine code, whatever its tag says."""
+def has_compiled_part(wheel: Path, given: Collection[bytes] = ()) -> bool:
+    """Whether a wheel holds machine code, whatever its tag says.
+
+    :param given: machine code that its source has, so that building has not made it.
+    """
     with zipfile.ZipFile(wheel) as opened:
-        return any(opened.open(member).read(len(ELF)) == ELF for member in opened.infolist() if not member.is_dir())
+        members = (member for member in opened.infolist() if not member.is_dir())
+        found = (member for member in members if opened.open(member).read(len(ELF)) == ELF)
+        return any(opened.read(member) not in given for member in found)
 
 
 def accept_wheel(archive: Path, requirement: str, platform: Platform, wheel_dir: Path) -> Path:

@@ -144,6 +144,65 @@ def test_a_branch_is_followed_and_a_known_commit_needs_no_repository(repository:
     assert open_origin(f"{address}@{two}", "", Workspace(tmp_path / "cache")).commit == two
 
 
+@pytest.fixture
+def asked(repository: Repository) -> str:
+    """A commit that only a pull request's ref holds, as on GitHub."""
+    repository.git("checkout", "-q", "-b", "work")
+    commit = repository.commit("of a pull request")
+    repository.git("update-ref", "refs/pull/12/head", commit)
+    repository.git("checkout", "-q", "main")
+    repository.git("branch", "-q", "-D", "work")
+    return commit
+
+
+@pytest.mark.parametrize("protocol", ["0", "2"])
+def test_a_commit_of_a_pull_request_is_fetched_by_its_hash(
+    repository: Repository, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    speak(monkeypatch, tmp_path, protocol)
+    repository.git("config", "uploadpack.allowReachableSHA1InWant", "true")
+    address = f"git+file://{repository.root}"
+    source = open_origin(f"{address}@{asked}", "backend", Workspace(tmp_path / "cache"))
+    assert (source.commit, (source.directory / "words").read_text()) == (asked, "of a pull request")
+    repository.root.rename(tmp_path / "gone")
+    assert open_origin(f"{address}@{asked}", "", Workspace(tmp_path / "cache")).commit == asked
+
+
+def test_a_commit_that_no_ref_holds_is_fetched_where_the_server_gives_it(
+    repository: Repository, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, tmp_path, "0")
+    address = f"git+file://{repository.root}@{asked}"
+    repository.git("update-ref", "-d", "refs/pull/12/head")
+    refused = (
+        rf"^forge_source: file://{repository.root} has no commit {asked}, or does not give one that no branch or tag holds: "
+        r"push one with it\.$"
+    )
+    with pytest.raises(BuildError, match=refused):
+        open_origin(address, "", Workspace(tmp_path / "cache"))
+    repository.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    assert open_origin(address, "", Workspace(tmp_path / "cache")).commit == asked
+    with pytest.raises(BuildError, match=refused.replace(asked, "0" * 40)):
+        open_origin(address.replace(asked, "0" * 40), "", Workspace(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("ref", ["refs/pull/12/head", "pull/12/head"])
+def test_a_ref_of_a_pull_request_is_followed(repository: Repository, asked: str, tmp_path: Path, ref: str) -> None:
+    address = f"git+file://{repository.root}@{ref}"
+    assert open_origin(address, "", Workspace(tmp_path / "cache")).commit == asked
+    repository.git("update-ref", "refs/pull/12/head", repository.one)
+    assert open_origin(address, "", Workspace(tmp_path / "cache")).commit == repository.one
+    repository.git("update-ref", "-d", "refs/pull/12/head")
+    with pytest.raises(BuildError, match=f"has no branch, tag or commit {ref}\\.$"):
+        open_origin(address, "", Workspace(tmp_path / "cache"))
+
+
+def speak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str) -> None:
+    """Let git speak a version of its protocol. Since version 2 a server gives any commit, whatever it is told."""
+    (tmp_path / "gitconfig").write_text(f"[protocol]\nversion = {protocol}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+
+
 @pytest.mark.parametrize(
     ("source", "sub", "sentence"),
     [

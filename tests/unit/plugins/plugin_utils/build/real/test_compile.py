@@ -10,6 +10,7 @@ import io
 import json
 import subprocess
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.buil
     CompileJob,
     NeedsCompiling,
     accept_wheel,
+    build_directory,
     find_wheel,
     has_compiled_part,
     oldest_first,
@@ -120,6 +122,17 @@ def test_what_was_made_on_a_newer_glibc_is_not_for_an_older_one(tmp_path: Path) 
     oldest = Platform(OLDER.python, OLDER.machine, "2.9")
     accept_wheel(made(tmp_path / "made.tar"), "native==1.0", oldest, tmp_path / "wheels")
     assert find_wheel(tmp_path / "wheels", NEWER) == tmp_path / "wheels" / "2.9" / WHEEL
+
+
+def test_the_same_build_has_the_same_path_unless_another_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilers note it in debug information, and so in the id of what they make."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with build_directory("key") as first, build_directory("key") as beside:
+        (first / "file").touch()
+        assert first != beside
+    with build_directory("key") as again:
+        assert (again, list(again.iterdir()), again.stat().st_mode & 0o777) == (first, [], 0o700)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_does_not_build_on_the_controller_is_tried_on_a_host(world: World, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.buil
     statements,
 )
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.project_wheel import commands
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.release import pack
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.source import list_files, open_source
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
-from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheel_builder import NeedsCompiling
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheel_builder import NeedsCompiling, accept_wheel
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace, find_uv
 from building import build, installed, layer_file, layer_names
 from hypothesis import given
@@ -257,6 +261,19 @@ def test_a_dependency_of_git_is_built_from_its_commit(world: World) -> None:
     again = world.build(world.write("locked", {"main.py": APP, "requirements.txt": locked}))
     assert again["hosts"]["web1"]["layer"] == made["hosts"]["web1"]["layer"]
     assert again["notes"] == []
+
+
+def test_a_dependency_at_a_commit_that_only_a_pull_request_holds(world: World) -> None:
+    path, main = repository(world, "library-asked", project("dep"))
+    (Path(path) / "dep_more.py").write_text("")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["add", "."], [*identity, "commit", "-m", "x"], ["update-ref", "refs/pull/3/head", "HEAD"]):
+        subprocess.run(["git", "-C", path, *command], check=True, capture_output=True)
+    done = subprocess.run(["git", "-C", path, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    subprocess.run(["git", "-C", path, "reset", "--hard", main], check=True, capture_output=True)
+    commit = done.stdout.strip()
+    source = world.write("of-asked", {"main.py": APP, "requirements.txt": f"dep @ git+file://{path}@{commit}\n"})
+    assert installed(world.build(source))["dep"] == "3.0"
 
 
 def test_a_pylock_with_a_commit_a_directory_and_an_archive(world: World) -> None:
@@ -656,3 +673,194 @@ def test_a_lock_is_compared_with_its_project_without_its_python(
     )
     project = {"project": {"name": "Shop", "dependencies": [requires], "requires-python": python}}
     assert is_outdated(project, tmp_path / "uv.lock") == outdated
+
+
+# -- projects with compiled parts --------------------------------------------------------------------
+
+# In place of a compiler: what it makes of native.c for the Python that it runs in.
+COMPILED = '''
+import io, os, re, sys, sysconfig, tarfile, zipfile
+
+VERSION = re.search("'(.*)'", open("version").read())[1] if os.path.exists("version") else "1"
+METADATA = f"Metadata-Version: 2.2\\nName: shop\\nVersion: {VERSION}\\n"
+PACKAGES = next(each for each in ("python", "src", ".") if os.path.isdir(f"{each}/shop"))
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    if os.environ.get("FORGE_NO_COMPILER"):
+        raise OSError("no compiler here")
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    tag = f"{python}-{ABI or python}-linux_{os.uname().machine}"
+    with zipfile.ZipFile(f"{directory}/shop-{VERSION}-{tag}.whl", "w") as wheel:
+        for file in os.listdir(f"{PACKAGES}/shop"):
+            if file.endswith(".py"):
+                wheel.write(f"{PACKAGES}/shop/{file}", f"shop/{file}")
+        suffix = f".{ABI}.so" if ABI else sysconfig.get_config_var("EXT_SUFFIX")
+        wheel.writestr(zipfile.ZipInfo(f"shop/fast{suffix}"), b"\\x7fELF" + open("native.c", "rb").read())
+        wheel.writestr(zipfile.ZipInfo(f"shop-{VERSION}.dist-info/METADATA"), METADATA)
+        wheel.writestr(zipfile.ZipInfo(f"shop-{VERSION}.dist-info/WHEEL"), f"Tag: {tag}\\n")
+    return f"shop-{VERSION}-{tag}.whl"
+
+def build_sdist(directory, config_settings=None):
+    name = f"shop-{VERSION}"
+    with tarfile.open(f"{directory}/{name}.tar.gz", "w:gz") as archive:
+        entry = tarfile.TarInfo(f"{name}/PKG-INFO")
+        entry.size = len(METADATA)
+        archive.addfile(entry, io.BytesIO(METADATA.encode()))
+    return f"{name}.tar.gz"
+
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+    os.makedirs(f"{directory}/shop-{VERSION}.dist-info")
+    with open(f"{directory}/shop-{VERSION}.dist-info/METADATA", "w") as handle:
+        handle.write(METADATA)
+    return f"shop-{VERSION}.dist-info"
+'''
+OURS = f"cpython-{HERE.python_version.replace('.', '')}-{HERE.machine}-linux-gnu.so"
+THEIRS = f"cpython-{ELSEWHERE.python_version.replace('.', '')}-{HERE.machine}-linux-gnu.so"
+THEIR_TAG = f"cp{ELSEWHERE.python_version.replace('.', '')}-cp{ELSEWHERE.python_version.replace('.', '')}-linux_{HERE.machine}"
+BUILD_SYSTEM = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+CODE = "int one;\n"
+
+
+def compiled(layout: str = "", abi: str = "", dependencies: str = "[]") -> dict[str, str]:
+    """Files of a project with the module ``shop.fast`` in C."""
+    return {
+        "pyproject.toml": PROJECT.format(dependencies) + BUILD_SYSTEM,
+        "backend.py": f"ABI = {abi!r}\n{COMPILED}",
+        "native.c": CODE,
+        f"{layout}shop/__init__.py": APP,
+    }
+
+
+def compile_on_host(needed: NeedsCompiling, scratch: Path, tag: str, module: str, content: bytes = b"there") -> None:
+    """Put into the cache what a host sends back for the one job that there is."""
+    (job,) = needed.jobs
+    scratch.mkdir()
+    with zipfile.ZipFile(scratch / "made.whl", "w") as wheel:
+        wheel.writestr("shop/__init__.py", APP)
+        wheel.writestr(f"shop/{module}", b"\x7fELF" + content)
+        wheel.writestr("shop-1.dist-info/METADATA", "Metadata-Version: 2.2\nName: shop\nVersion: 1\n")
+        wheel.writestr("shop-1.dist-info/WHEEL", f"Tag: {tag}\n")
+    with tarfile.open(scratch / "made.tar", "w") as archive:
+        archive.add(scratch / "made.whl", f"shop-1-{tag}.whl")
+    accept_wheel(scratch / "made.tar", job.requirement, job.platform, job.wheel_dir)
+
+
+def code_of(made: dict[str, Any]) -> dict[str, bytes]:
+    """Files of a release."""
+    with tarfile.open(made["code"]["path"]) as code:
+        return {name: code.extractfile(name).read() for name in code.getnames()}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("layout", ["", "src/"])
+def test_compiled_parts_of_a_project_lie_side_by_side_in_one_release(world: World, tmp_path: Path, layout: str) -> None:
+    name = f"compiled{len(layout)}"
+    source = world.write(name, {**compiled(layout), f"{layout}shop/fast.{OURS}": f"\x7fELF{CODE}"})  # compiled in place before
+
+    def released(cache: str, content: bytes) -> str:
+        options: dict[str, Any] = {"target": "shop:app", "cache": f"{name}-{cache}", "platforms": [ELSEWHERE, HERE]}
+        with pytest.raises(NeedsCompiling) as needed:
+            world.build(source, **options)
+        assert (needed.value.jobs[0].requirement, needed.value.jobs[0].platform.hosts) == ("shop", ("web2",))
+        compile_on_host(needed.value, tmp_path / cache, THEIR_TAG, f"fast.{THEIRS}", content)
+        made = world.build(source, **options)
+        files = code_of(made)
+        assert files[f"{layout}shop/fast.{OURS}"] == b"\x7fELF" + (Path(source) / "native.c").read_bytes()
+        assert files[f"{layout}shop/fast.{THEIRS}"] == b"\x7fELF" + content
+        assert files[".installed/shop-1.dist-info/METADATA"].endswith(b"Version: 1\n")
+        again = world.build(source, **options)
+        assert (again["created"], again["release"]) == ([], made["release"])
+        return str(made["release"])
+
+    first = released("one", b"there")
+    assert released("two", b"there") == first
+    assert released("three", b"made by another compiler") != first
+    world.write(name, {"native.c": "int two;\n"})
+    assert released("four", b"there") != first
+
+
+def test_a_package_beside_the_sources_of_another_language_is_released_as_installed(world: World) -> None:
+    """As maturin has it: Rust in ``src``, Python in ``python``."""
+    source = world.write("compiled-rust", {**compiled("python/", abi="abi3"), "src/lib.rs": "", "Cargo.toml": ""})
+    made = world.build(source, "shop:app")
+    assert {".installed/shop/__init__.py", ".installed/shop/fast.abi3.so"} <= set(code_of(made))
+    assert made["import_paths"] == ["src", ".", ".installed"]
+
+
+def test_what_hosts_compile_for_project_and_dependencies_is_said_at_once(world: World) -> None:
+    source = world.write("compiled-both", compiled(dependencies='["native"]'))
+    with pytest.raises(NeedsCompiling) as needed:
+        world.build(source, "shop:app", platforms=[HERE, ELSEWHERE])
+    jobs = {(job.requirement, job.platform.hosts) for job in needed.value.jobs}
+    assert jobs == {("shop", ("web2",)), ("native==1.0", ("web2",))}
+
+
+def test_what_was_compiled_in_the_source_tree_is_not_released(world: World) -> None:
+    stale = {
+        f"shop/fast.{OURS}": "stale", "shop/fast.so": "stale", "shop/vendor.so": "kept",
+        f"build/lib.linux-{HERE.machine}-cpython-311/shop/fast.{OURS}": "stale",
+    }  # fmt: skip
+    kept = {"shop/__init__.py", "shop/vendor.so", f"shop/fast.{OURS}"}
+    source = world.write("compiled-before", {**compiled(), **stale})
+    for ignored in ({}, {".gitignore": "fast.*\nbuild/\n"}):
+        if ignored:
+            repository(world, "compiled-before", ignored)
+        files = code_of(world.build(source, "shop:app"))
+        assert {name for name in files if "shop/" in name} == kept
+        assert files[f"shop/fast.{OURS}"] == b"\x7fELF" + CODE.encode()
+
+
+def test_one_module_of_the_stable_abi_serves_newer_pythons(world: World) -> None:
+    source = world.write("compiled-abi3", compiled(abi="abi3"))
+    newer = replace(ELSEWHERE, python="3.14.1")
+    made = world.build(source, "shop:app", platforms=[newer, HERE])
+    assert [name for name in code_of(made) if name.endswith(".so")] == ["shop/fast.abi3.so"]
+
+
+def test_two_files_of_one_name_are_refused_in_a_sentence(world: World, tmp_path: Path) -> None:
+    """What is built here needs a newer glibc than that host has."""
+    source = world.write("compiled-alike", compiled(abi="abi3"))
+    platforms = [HERE, replace(ELSEWHERE, python="3.14.1", glibc="2.31")]
+    with pytest.raises(NeedsCompiling) as needed:
+        world.build(source, "shop:app", platforms=platforms)
+    compile_on_host(needed.value, tmp_path / "made", f"cp314-abi3-linux_{HERE.machine}", "fast.abi3.so")
+    with pytest.raises(BuildError) as refused:
+        world.build(source, "shop:app", platforms=platforms)
+    assert str(refused.value) == (
+        f"{source}: shop/fast.abi3.so for {platforms[1]} differs from that for {HERE}, and a release is one for all hosts: let its "
+        "name say Python and machine (no abi3, no bare .so), or publish the project to an index and make forge_source that requirement."
+    )
+
+
+def test_a_project_that_only_a_host_can_compile_goes_there_with_its_version(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Name and version are known to its backend alone, which may ask git; a host has none."""
+    files = {**compiled(), "pyproject.toml": BUILD_SYSTEM, "version": "'4.5'\n"}
+    source, _commit = repository(world, "compiled-there", files)
+    monkeypatch.setenv("FORGE_NO_COMPILER", "1")
+    with pytest.raises(NeedsCompiling, match=r"^There is no wheel of shop for .*failed: .*no compiler here\.$") as needed:
+        world.build(source, "shop:app")
+    there = needed.value.jobs[0].source(tmp_path)
+    assert (there / "PKG-INFO").read_text().splitlines()[1:] == ["Name: shop", "Version: 4.5"]
+    assert (there / "native.c").is_file()
+    assert not (there / ".git").exists()
+
+
+def test_a_standalone_python_compiles_nothing_of_a_project(world: World) -> None:
+    source = open_source(world.write("compiled-standalone", compiled()))
+    platform = replace(HERE, interpreter=f"{HERE.python}-0")
+    with pytest.raises(NeedsCompiling) as needed:
+        pack(source, list_files(source, []), [], "shop:app", [platform], world.workspace())
+    assert [job.platform.interpreter for job in needed.value.jobs] == [platform.interpreter]
+
+
+def test_machine_code_that_a_project_carries_is_no_compiled_part(world: World) -> None:
+    library = "\x7fELF of somebody"
+    files = {**compiled(), "shop/vendor.so": library}
+    files["backend.py"] = BACKEND.format(
+        name="shop", version="1", tag="py3-none-any", asks=[], builds=True,
+        files=wheel_files("shop", "1", [], "py3-none-any", {"shop/vendor.so": library}),
+    )  # fmt: skip
+    made = world.build(world.write("carries", files), "shop:app", cache="carries-cache", platforms=[ELSEWHERE])
+    assert code_of(made)["shop/vendor.so"] == library.encode()
+    assert len(list((world.root / "carries-cache" / "packages").iterdir())) == 1, "one wheel for all platforms"
