@@ -5,7 +5,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check sanity artifact test test-apps test-thorough test-fleet test-cluster bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet bench-edge clean
+.PHONY: help setup lab demo check sanity artifact test test-apps test-pins test-thorough test-fleet test-cluster bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet bench-edge clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ test: lab ## everything
 
 test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
 	@tests/apps/run
+
+test-pins: setup ## every Gunicorn and Uvicorn that the worker class works with, and each Python; build/bench/pins.json (30 minutes)
+	@tests/pins/run
 
 test-thorough: lab ## siblings of what make test tries: more faults, servers and controllers (30 minutes)
 	@pytest -v --numprocesses 2 --dist loadfile --no-loadscope-reorder -m thorough tests/system

@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 WORKER = HERE.parents[3] / "roles" / "service" / "files"
-# Another interpreter, for other versions of Gunicorn and Uvicorn: see versions.py.
+# Another interpreter, for other versions of Gunicorn and Uvicorn: see tests/pins/run.
 PYTHON = os.environ.get("FORGE_WORKER_PYTHON", sys.executable)
 LOOPS = ["forge_worker.ForgeWorker", "forge_worker_variants.Asyncio"]  # uvloop and httptools; asyncio and h11
 # Uvicorn without Gunicorn, the same two.
