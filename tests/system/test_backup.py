@@ -191,6 +191,7 @@ def test_a_database_that_would_not_come_back_is_told(data: Data) -> None:
     assert data.fleet.play("status").rc == 0
 
 
+@pytest.mark.thorough
 def test_a_drill_that_is_killed_is_noticed_and_cleared(data: Data) -> None:
     data.fleet.on("db", f"systemctl start --no-block thecodeforge-backup-drill@{V}-main")
     data.fleet.until(
@@ -216,6 +217,7 @@ def test_a_drill_that_is_killed_is_noticed_and_cleared(data: Data) -> None:
     assert data.fleet.play("backup", kind="drill").rc == 0
 
 
+@pytest.mark.thorough
 def test_what_is_not_wanted_any_more_goes(data: Data) -> None:
     timers = "ls /etc/systemd/system | grep thecodeforge-backup | grep -v wants; true"
     before = data.fleet.on("db", timers)
@@ -310,6 +312,7 @@ def test_rows_of_a_database_host_whose_power_was_cut_are_there_at_each_moment(da
     data.fleet.play("restore", remove="aside")
 
 
+@pytest.mark.thorough
 def test_a_place_in_the_wal_that_is_lost_is_said_and_heals(data: Data) -> None:
     cluster = data.instance()
     assert data.fleet.play("site", forge_backup_wal_keep_mb=32).rc == 0
@@ -327,6 +330,7 @@ def test_a_place_in_the_wal_that_is_lost_is_said_and_heals(data: Data) -> None:
     assert data.fleet.play("status", forge_backup_wal_keep_mb=32).rc == 0
 
 
+@pytest.mark.thorough
 def test_a_server_that_may_have_more_connections_since_comes_back_all_the_same(data: Data) -> None:
     """A recovery fails where the configuration of the base backup allows fewer."""
     file = f"/etc/postgresql/{data.cluster()}/conf.d/admin.conf"
@@ -390,6 +394,7 @@ def test_bad_input_is_a_sentence(data: Data, variables: dict[str, object], sente
     assert "Traceback" not in run.output
 
 
+@pytest.mark.thorough
 def test_copies_go_to_another_host_over_sftp_and_come_back(data: Data) -> None:
     """As root of the database's host logs in there, by a key."""
     data.fleet.on("db", "test -f /root/.ssh/id_ed25519 || ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")

@@ -245,6 +245,7 @@ def test_what_could_reach_the_real_database_is_refused(shop: Shop) -> None:
     assert shop.traces() == ""
 
 
+@pytest.mark.thorough
 def test_a_rehearsal_that_is_killed_leaves_nothing_for_long(shop: Shop) -> None:
     shop.change("six", "SELECT id FROM items", FIRST, LOCKS.partition(";")[0], DROPS, "SELECT 1", "SELECT pg_sleep(20)")
     # Kills the module on the app's host while the copy is migrated, as a controller that dies does.
