@@ -70,5 +70,5 @@ bench-serve: setup ## how fast the app is served, beside bare Gunicorn and other
 
 clean: ## remove every node, network, image and temporary file of ours
 	@[ ! -x $(LAB) ] || $(LAB) clean
-	@rm -rf build .venv app/.venv inventories/lab/secrets .ansible
+	@rm -rf build .venv app/.venv inventories/lab/secrets inventories/machine/secrets .ansible
 	@find . -name '.*_cache' -prune -exec rm -rf {} + -o -name __pycache__ -prune -exec rm -rf {} + -o -name .hypothesis -prune -exec rm -rf {} +

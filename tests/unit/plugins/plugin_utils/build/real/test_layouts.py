@@ -256,3 +256,20 @@ def test_indexes_of_poetry_and_pdm_have_the_credentials_that_those_tools_take(mo
     found = Workspace(tmp_path).with_project({"tool": tool}, "")
     assert found.project_index_urls == ("https://me:p%40ss@a.example.org/simple", "https://you:word@b.example.org/simple")
     assert "p%40ss" not in found.index_hint()
+
+
+@pytest.mark.network
+def test_all_machine_code_of_a_layer_is_for_its_machine(workspace: Workspace) -> None:
+    """The reference app for two machines: what ``e_machine`` says in each ELF header (elf(5))."""
+    arm = Platform("3.13.5", "aarch64", "2.41", ("web2",))
+    reference = Path(__file__).parents[6] / "app"
+    made = build(str(reference), "thecodeforge.main:app", [Platform("3.13.5", "x86_64", "2.41", ("web1",)), arm], workspace)
+    for host, machine in (("web1", 62), ("web2", 183)):
+        found = {}
+        with tarfile.open(made["hosts"][host]["blob"]["path"]) as layer:
+            for member in filter(tarfile.TarInfo.isfile, layer):
+                header = layer.extractfile(member).read(20)  # type: ignore[union-attr]
+                if header.startswith(b"\x7fELF"):
+                    found[member.name] = int.from_bytes(header[18:20], "little")
+        assert len(found) > 10
+        assert set(found.values()) == {machine}, found
