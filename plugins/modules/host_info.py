@@ -232,6 +232,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "systems": {"type": "list", "elements": "str", "default": []},
 }
 VERSION = re.compile(r"^3\.\d+(\.\d+)?\Z")
+# An environment in which Ansible runs on the host itself, or what a person has in a home directory, is none of the host's Pythons.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROBE = "import sys,platform as p;print(p.python_version());print(sys.executable)"
 
 
@@ -299,7 +301,7 @@ def interpreter(python: str) -> Python:
 
 
 def interpreter_of_name(python: str) -> Python:
-    path = shutil.which(python)
+    path = shutil.which(python, path=SYSTEM_PATH)
     if path:
         done = run([path, "-Ic", PROBE])
         if done.returncode == 0:

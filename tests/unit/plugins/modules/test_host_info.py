@@ -49,6 +49,18 @@ def test_operating_system_without_a_release_file(tmp_path: Path) -> None:
     assert host_info.operating_system(str(tmp_path / "none"))["id"] == "unknown"
 
 
+def test_the_environment_that_ansible_runs_in_is_not_the_hosts_own_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ansible on the host itself, from a virtual environment: the service could not even read that."""
+    (tmp_path / "python3").write_text("#!/bin/sh\necho 3.99.0; echo /root/venv/bin/python3\n")
+    (tmp_path / "python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = host_info.interpreter("")
+    assert found["version"] != "3.99.0"
+    assert not found["path"].startswith("/root")
+
+
 def test_interpreter_that_is_there_says_its_version() -> None:
     found = host_info.interpreter(sys.executable)
     assert found["version"] == ".".join(map(str, sys.version_info[:3]))

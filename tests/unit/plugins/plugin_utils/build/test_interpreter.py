@@ -177,7 +177,7 @@ def test_the_same_build_gives_the_same_bytes_wherever_it_was_installed(
 def test_a_host_says_whether_it_has_one(
     monkeypatch: pytest.MonkeyPatch, python: str, present: dict[str, str], packages: list[str], expected: tuple[Any, ...]
 ) -> None:
-    monkeypatch.setattr(host_info.shutil, "which", lambda name: f"/usr/bin/{name}" if name in present else None)
+    monkeypatch.setattr(host_info.shutil, "which", lambda name, path: f"/usr/bin/{name}" if name in present else None)
     monkeypatch.setattr(host_info, "unavailable_packages", lambda names: [name for name in names if name not in packages])
 
     def run(argv: list[str]) -> Any:
