@@ -65,6 +65,7 @@ SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 LINE_BREAK = re.compile(r"[\r\n]")
 COMMANDS = (
+    "forge_build_commands",
     "forge_migrations",
     "forge_seeds",
     "forge_smoke_command",
