@@ -359,6 +359,17 @@ def test_an_app_that_misses_what_its_release_lacks_is_told_the_variable(world: W
     assert told(include=["web/dist"]) == []
 
 
+def test_an_app_that_needs_what_hosts_make_is_asked_all_the_same(world: World) -> None:
+    """Its directory is there, as on a host; what the developer has in it is not."""
+    app = "import os\nos.listdir('static')\nopen('static/a.css')\n" + APP
+    source = world.write("statics", {"main.py": app, "pyproject.toml": PROJECT.format("[]"), "static/a.css": ""})
+    release = world.build(source, exclude=["static"])["release"]
+    (problem, advice) = check_settings("main:app", release, {}, world.workspace()).problems
+    assert "FileNotFoundError" in problem
+    assert advice.startswith(f"static is in {source}, and not in the release: name it in forge_source_include")
+    assert check_settings("main:app", release, {}, world.workspace(), ["static"]) == Checked()
+
+
 def test_a_requirement_is_a_source_and_each_version_a_release(world: World) -> None:
     one = world.build("shop==1.0", "shopapp:app")
     two = world.build("shop==2.0", "shopapp:app")
