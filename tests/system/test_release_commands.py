@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,28 @@ def test_failing_command_leaves_what_serves_and_says_why(shop: Fleet) -> None:
     )
     assert "failed with exit code" in run.said()
     assert shop.on("one", "find /srv/shop/generations -name half") == ""
+
+
+def test_run_that_was_killed_is_made_anew(shop: Fleet) -> None:
+    serving = live(shop)
+    waits = "sh -c 'test -e /var/lib/shop/go || { touch staticfiles/half; sleep 120; }'"
+    more = {
+        "forge_release_commands": [*shop.variables["forge_release_commands"], waits],
+        "forge_state_directories": ["shop"],
+    }
+    with ThreadPoolExecutor(1) as pool:
+        deploy = pool.submit(shop.play, "deploy", check=False, **more)
+        shop.until(lambda: shop.on("one", "find /srv/shop/generations -name half"), 60, "the command")
+        shop.on("one", "kill -9 $(ps -o ppid= -p $(pgrep -f '^systemd-run .*shop-run' | head -n 1))")
+        assert deploy.result().rc != 0
+    assert (live(shop), made(shop)["styles"]) == (serving, BLUE)
+    shop.on("one", "touch /var/lib/shop/go")
+    shop.play("deploy", **more)
+    assert live(shop) != serving
+    assert made(shop)["now"] == sorted(BLUE)
+    assert shop.on("one", "find /srv/shop/generations -name half -o -name '.incoming*'") == ""
+    shop.play("deploy")
+    assert live(shop) == serving.removesuffix("-2"), "no twin any more"
 
 
 def test_what_somebody_has_changed_is_made_anew_while_it_serves(shop: Fleet) -> None:

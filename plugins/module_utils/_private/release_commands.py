@@ -38,7 +38,9 @@ class ReleaseCommands:
         self.commands = commands
         self.paths = paths
         self.made = layout.made(generation)
-        self.incoming = layout.half_made(generation)
+        self.half_made = layout.half_made(generation)
+        # Of this process alone: the commands of one that was killed may be at work still, and keep the directory that they were given.
+        self.incoming = os.path.join(self.half_made, str(os.getpid()))
 
     def are_done(self) -> bool:
         """Have they run to their end, and is what they made as they left it?"""
@@ -67,7 +69,7 @@ class ReleaseCommands:
 
         :raises StageError: naming the command that fails.
         """
-        shutil.rmtree(self.incoming, ignore_errors=True)
+        shutil.rmtree(self.half_made, ignore_errors=True)
         try:
             transient = Transient(self.layout, self.generation, writable=self.incoming)
             user, group = owner(transient)
@@ -83,7 +85,7 @@ class ReleaseCommands:
         except TransientError as error:
             raise StageError(f"forge_release_commands: {error} {STILL_SERVES}") from None
         finally:
-            shutil.rmtree(self.incoming, ignore_errors=True)
+            shutil.rmtree(self.half_made, ignore_errors=True)
 
     def put_in_place(self, group: int) -> None:
         """Give what was made to root, and move it to its place.

@@ -42,7 +42,8 @@ class Host:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.layout = Layout(str(root / "srv"), "shop")
         self.release, self.home = Path(self.layout.release(RELEASE)), Path(self.layout.generation(ID))
-        self.made, self.incoming = Path(self.layout.made(ID)), Path(self.layout.half_made(ID))
+        self.made, self.half_made = Path(self.layout.made(ID)), Path(self.layout.half_made(ID))
+        self.incoming = self.half_made / str(os.getpid())
         self.notes, self.runs = root / "notes", root / "runs"
         self.owners: dict[str, tuple[int, int]] = {}
         self.release.mkdir(parents=True)
@@ -90,7 +91,7 @@ def test_what_they_make_lies_in_the_generation_and_the_release_stays_as_it_is(ho
     commands.run()
     assert commands.are_done()
     assert host.texts() == {"static/css/a.css": "blue\n", "frontend/dist/b": ""}
-    assert not host.incoming.exists()
+    assert not host.half_made.exists()
     assert sorted(str(path.relative_to(host.release)) for path in host.release.rglob("*")) == [
         "frontend", "frontend/dist", "static",
     ]  # fmt: skip
@@ -141,12 +142,12 @@ def test_failing_command_is_said_and_nothing_counts(host: Host, command: str, se
     with pytest.raises(StageError) as caught:
         commands.run()
     assert str(caught.value) == f"forge_release_commands: {command!r}{sentence}{STILL_SERVES}"
-    assert (host.times(), commands.are_done(), host.texts(), host.incoming.exists()) == (0, False, {}, False)
+    assert (host.times(), commands.are_done(), host.texts(), host.half_made.exists()) == (0, False, {}, False)
 
 
 def test_run_that_was_killed_is_made_anew(host: Host) -> None:
     """With its files half moved, and others where they were made."""
-    for place in (host.incoming / "static", host.made / "static" / "half"):
+    for place in (host.half_made / "1" / "static", host.made / "static" / "half"):
         place.mkdir(parents=True)
         (place / "x").write_text("")
     commands = host.commands("touch static/a")
@@ -154,7 +155,7 @@ def test_run_that_was_killed_is_made_anew(host: Host) -> None:
     commands.run()
     assert commands.are_done()
     assert host.texts() == {"static/a": ""}
-    assert host.times() == 1
+    assert (host.times(), host.half_made.exists()) == (1, False)
 
 
 def test_what_was_changed_by_hand_is_made_anew_in_the_directory_that_is_mounted(host: Host) -> None:
