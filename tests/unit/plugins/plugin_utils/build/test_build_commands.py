@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from ansible_collections.thecodeforge.fastapi.plugins.modules.build import ARGUM
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build import build_commands as module
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.build_commands import prepared
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.errors import BuildError
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.project_wheel import copy_for_host
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.source import list_files, open_source
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.target_platform import Platform
+from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.wheel_builder import CompileJob, NeedsCompiling
 from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.build.workspace import Workspace
 from building import build
 
@@ -183,6 +187,29 @@ def test_program_that_a_command_makes_keeps_its_mode(shop: Shop) -> None:
         with prepared(source, ["main.py"], options, Workspace(shop.root / "cache")) as (tree, names):
             assert names == ["main.py", "text", "tool"]
             assert [os.access(tree.directory / name, os.X_OK) for name in names] == [False, False, True]
+
+
+def test_source_of_a_job_for_a_host_outlives_the_copy(shop: Shop) -> None:
+    """A project with compiled parts is sent to a host after the build has ended."""
+    source, options = open_source(str(shop.directory)), {**DEFAULTS, "commands": [MAKE], "exclude": [], "include": []}
+    with (
+        pytest.raises(NeedsCompiling) as caught,
+        prepared(source, ["page.txt"], options, Workspace(shop.root / "cache")) as (tree, names),
+    ):
+        platform = Platform("3.11.2", "x86_64", "2.36", ("web1",))
+        made = CompileJob("shop", platform, shop.root / "wheels", partial(copy_for_host, tree, names, b"Name: shop\n"))
+        raise NeedsCompiling([made])
+    (job,) = caught.value.jobs
+    assert not tree.directory.exists()
+    for place in ("one", "two"):
+        below = job.source(shop.root / place)
+        assert (below / "dist" / "page.html").read_text() == "one blue"
+        assert (below / "PKG-INFO").read_text() == "Name: shop\n"
+
+
+def test_project_of_poetry_without_a_build_system_is_released_as_it_is(shop: Shop) -> None:
+    shop.write("pyproject.toml", "[tool.poetry]\nname = 'shop'\n")
+    assert shop.build(MAKE)["pyproject.toml"] == "[tool.poetry]\nname = 'shop'\n"
 
 
 @pytest.mark.parametrize("source", ["shop-1.0-py3-none-any.whl", "shop==1.0", "shop.tar"])
