@@ -30,7 +30,8 @@ class ActionModule(ActionBase):
         generation = {args["prefix"] + name: "checked-on-the-controller" for name in ("RELEASE", "GENERATION")}
         environment = {**generation, **read_environment(args["environment"])}
         try:
-            checked = check_settings(args["target"], args["release"], environment, Workspace.from_arguments(args))
+            workspace = Workspace.from_arguments(args)
+            checked = check_settings(args["target"], args["release"], environment, workspace, args["made"])
         except BuildError as error:
             raise AnsibleActionFail(without_secrets(str(error))) from None
         if checked.problems:

@@ -48,10 +48,11 @@ class ActionModule(HostAction):
 
     def _named(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The generation's id, and its record with that."""
+        record = arguments.get("record", {})
         parts = {name: arguments[name] for name in ("release", "layer", "environment", "units")}
         files = {**arguments["files"], **arguments.get("secret_files", {})}
-        generation = generation_id(files=files, **parts)
-        return {"generation": generation, "record": {**arguments.get("record", {}), "generation": generation}}
+        generation = generation_id(files=files, commands=record.get("release_commands", []), **parts)
+        return {"generation": generation, "record": {**record, "generation": generation}}
 
     def _upload(self, blob: dict[str, Any]) -> dict[str, str]:
         """Where the module finds a blob: in its arguments, or in a file on the host."""

@@ -70,6 +70,14 @@ options:
     type: list
     elements: str
     default: []
+  commands:
+    description:
+      - Commands that make what a release needs besides its source. They run on the controller in a copy of the source, in order and
+        without a shell; what they make or change there belongs to the release.
+      - Each of them is stopped after 30 minutes.
+    type: list
+    elements: str
+    default: []
   compile:
     description:
       - Return what neither has a wheel nor can be built on the controller as RV(to_compile), for
@@ -175,6 +183,7 @@ ARGUMENT_SPEC = {
     "hosts": {"type": "dict", "required": True},
     "exclude": {"type": "list", "elements": "str", "default": []},
     "include": {"type": "list", "elements": "str", "default": []},
+    "commands": {"type": "list", "elements": "str", "default": []},
     "compile": {"type": "bool", "default": False},
     "artifact": {"type": "str", "default": ""},
     "cache_mb": {"type": "int", "default": 0},

@@ -25,6 +25,11 @@ options:
     description: Text of the environment file.
     type: str
     required: true
+  made:
+    description: Directories of the release that hosts make what is in.
+    type: list
+    elements: str
+    default: []
   prefix:
     description: Prefix of the app's settings.
     type: str
@@ -59,6 +64,7 @@ ARGUMENT_SPEC = {
     "target": {"type": "str", "required": True},
     "release": {"type": "str", "required": True},
     "environment": {"type": "str", "required": True, "no_log": True},
+    "made": {"type": "list", "elements": "str", "default": []},
     "prefix": {"type": "str", "default": ""},
     "cache": {"type": "str", "required": True},
     "index_url": {"type": "str", "default": "", "no_log": True},

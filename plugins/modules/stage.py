@@ -10,6 +10,8 @@ version_added: 1.0.0
 description:
   - Uploads what is missing on the host, unpacks the layer of dependencies and the release, and writes the generation's
     files and systemd units. Touches nothing that serves. Nothing is installed there with a tool, nor taken from an index.
+  - Then runs the commands that the record has as C(release_commands), once for a generation. What they write to its C(release_paths)
+    belongs to the generation and is read-only from then on. Each is stopped after 15 minutes.
   - Then loads the new code with the new settings, as the server will, in the service's own sandbox. Each setting
     that the app refuses is named with the rule, and never with its value.
   - Compares first. When the host has everything, that comparison is the only call to it.
@@ -124,7 +126,7 @@ generation:
   returned: always
   type: str
 missing:
-  description: What had to be made or done, of V(layer), V(release), V(generation), V(validation).
+  description: What had to be made or done, of V(python), V(layer), V(release), V(generation), V(commands), V(validation).
   returned: always
   type: list
   elements: str

@@ -65,7 +65,7 @@ HINTS = (
     (
         r"Read-only file system|PermissionError: \[Errno 13\]",
         "The service writes only to its own /tmp and to what forge_state_directories, forge_cache_directories and "
-        "forge_writable_paths name.",
+        "forge_writable_paths name, and forge_release_commands to forge_release_paths.",
     ),
     (r"ModuleNotFoundError: No module named", "Is it among the app's dependencies, and its code in forge_source?"),
     (

@@ -8,13 +8,24 @@ import os
 from collections.abc import Mapping
 
 from .environment import read_environment
-from .layout import read_file
+from .layout import HALF_MADE, MADE, read_file
 from .records import GenerationRecord
 
 Texts = Mapping[str, str]  # path in the directory of a generation, to what the file says
 HIDDEN, CHANGED = "(not shown)", "(not shown, changed)"
 # Of the record: what a person has decided, or has to know. The rest is in the files, or no difference.
-DECIDED = ("release", "commit", "layer", "target", "server", "worker_class", "listen", "workers")
+DECIDED = (
+    "release",
+    "commit",
+    "layer",
+    "target",
+    "server",
+    "worker_class",
+    "listen",
+    "workers",
+    "release_commands",
+    "release_paths",
+)
 
 
 def differences(before: Texts, after: Texts, public: set[str], names: tuple[str, str]) -> list[dict[str, str]]:
@@ -68,9 +79,10 @@ def renamed(texts: Texts, old: GenerationRecord, new: GenerationRecord) -> dict[
 
 
 def texts_below(directory: str) -> dict[str, str]:
-    """Path in a directory to text of each file there, the record left out."""
+    """Path in the directory of a generation to text of each file there, its record and what was made for it left out."""
     found = {}
-    for parent, _directories, names in os.walk(directory):
+    for parent, directories, names in os.walk(directory):
+        directories[:] = [name for name in directories if name not in (MADE, HALF_MADE)]
         for name in names:
             path = os.path.join(parent, name)
             if os.path.isfile(path) and path != os.path.join(directory, "release.json"):

@@ -16,6 +16,7 @@ from .records import GenerationRecord
 STANDBY_REQUEST = "stand-by"  # as in roles/service/files/forge_server.py
 TWIN = "-2"  # ends the id of every other twin
 REHEARSED = "-r"  # ends the id of a copy for a rehearsal, which is no generation to anything else
+MADE, HALF_MADE = "made", ".incoming-made"  # directories of a generation
 GENERATION_ID = re.compile(rf"^[0-9a-f]{{12}}-[0-9a-f]{{8}}({TWIN})?\Z")
 LARGEST = 8 << 20  # bytes; of a document
 
@@ -65,6 +66,14 @@ class Layout:
 
     def generation(self, generation: str) -> str:
         return os.path.join(self.generations, generation)
+
+    def made(self, generation: str) -> str:
+        """Directory with what the commands of a release have made for a generation."""
+        return os.path.join(self.generation(generation), MADE)
+
+    def half_made(self, generation: str) -> str:
+        """Directory in which they make it."""
+        return os.path.join(self.generation(generation), HALF_MADE)
 
     def record(self, generation: str) -> str:
         """Path of what is known of a generation (``release.json``)."""

@@ -73,6 +73,8 @@ class GenerationRecord(Document):
     listen: list[str] = field(default_factory=list)
     workers: int = 1
     workers_reason: str = ""
+    release_commands: list[str] = field(default_factory=list)
+    release_paths: list[str] = field(default_factory=list)
     # Found out on the host.
     state: str = ""
     reason: str = ""

@@ -171,12 +171,13 @@ class Rehearsal:
                     "rehearsed."
                 )
         release = self.layout.release(self.layout.read_record(generation).release)
-        for path in files_below(release):
-            if os.path.isfile(path) and any(text.encode() in read_file(path) for text in texts):
-                raise StageError(
-                    f"{os.path.relpath(path, release)} of the release has the password of the database, so a rehearsal could reach the "
-                    "real one: nothing is rehearsed. Take it out of the code."
-                )
+        for top in (release, self.layout.made(generation)):
+            for path in files_below(top):
+                if os.path.isfile(path) and any(text.encode() in read_file(path) for text in texts):
+                    raise StageError(
+                        f"{os.path.relpath(path, top)} of the release has the password of the database, so a rehearsal could reach the "
+                        "real one: nothing is rehearsed. Take it out of the code."
+                    )
 
     def check_connection(self, host: str) -> None:
         """:raises StageError: when this host does not get to the copy."""

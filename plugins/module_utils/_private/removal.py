@@ -19,7 +19,7 @@ from .command import run
 from .complete import COMPLETE, is_complete
 from .exclusive import LockHeld, exclusive_lock
 from .generations import OLDER_LOCKS
-from .layout import GENERATION_ID, Layout, read_file
+from .layout import GENERATION_ID, MADE, Layout, read_file
 from .ownership import is_same_project, marked_app
 from .processes import STOP_MARGIN, Processes
 from .records import ProjectRecord
@@ -191,8 +191,11 @@ class Removal:
             return CHANGED if list(self._strangers(path)) else ""
         if not {self.layout.releases: RELEASE_ID, self.layout.layers: LAYER_ID}.get(parent, NOTHING).match(name):
             return NOT_OURS
-        # Without the mark of completion it was never finished.
-        return CHANGED if os.path.exists(os.path.join(path, COMPLETE)) and not is_complete(path) else ""
+        return CHANGED if self._is_changed(path) else ""
+
+    def _is_changed(self, path: str) -> bool:
+        """Without the mark of completion it was never finished."""
+        return os.path.exists(os.path.join(path, COMPLETE)) and not is_complete(path)
 
     def _strangers(self, generation: str) -> Iterator[str]:
         """What lies in a generation and was not put there by a deploy."""
@@ -200,6 +203,8 @@ class Removal:
             name = os.path.basename(path)
             if name == "units":
                 yield from (each for each in self._paths(path) if not self.is_unit(os.path.basename(each)))
+            elif name == MADE:
+                yield from [path] if self._is_changed(path) else []
             elif name not in OF_A_GENERATION | {"files", "__pycache__"} and not HALF_MADE.search(name):
                 yield path
 

@@ -30,6 +30,7 @@ from .layer import LayerError, compile_bytecode, finds_releases, make_environmen
 from .layout import Layout, read_file, read_json, sync_directory, twin_of, write_atomically
 from .ownership import mark, marked_app, updated
 from .records import GenerationRecord, ProjectRecord
+from .release_commands import ReleaseCommands
 from .serving import is_converged, serving_generation
 from .takeover import is_foreign
 from .validation import Validation
@@ -80,6 +81,14 @@ class Staging:
         wrong = sorted(key for key, value in self.wanted.items() if understood.get(key, ...) != value)
         if wrong:
             raise StageError(f"The record of {self.generation} cannot have {', '.join(wrong)} as given.")
+
+    @property
+    def commands(self) -> ReleaseCommands:
+        """What is run once for this generation."""
+        record = GenerationRecord.from_dict(self.wanted)
+        return ReleaseCommands(
+            self.layout, self.generation, self.params["release"], record.release_commands, record.release_paths
+        )
 
     @cached_property
     def serving(self) -> str:
@@ -168,6 +177,8 @@ class Staging:
         # Who built it first is recorded, and another builder is no change.
         if absent or any(found[key] != value for key, value in self.wanted.items() if key != "builder"):
             missing.append("generation")
+        if not self.commands.are_done():
+            missing.append("commands")
         if record.state in ("", "staged", "bad") or missing:
             missing.append("validation")
         state = self.state()
@@ -215,7 +226,7 @@ class Staging:
         """Make what is missing, and repair what has drifted. Nothing that serves is touched.
 
         :param missing: of :meth:`compare`.
-        :raises StageError: when it cannot be done, or the app does not load.
+        :raises StageError: when it cannot be done, a command of the release fails, or the app does not load.
         """
         for directory in (self.layout.layers, self.layout.releases, self.layout.generations):
             os.makedirs(directory, mode=0o755, exist_ok=True)
@@ -236,7 +247,11 @@ class Staging:
                         self.install_release()
                 finally:
                     self.clear_half_made()
+                self.commands.make_places()
                 self.write_generation()
+                if "commands" in missing:
+                    self.validation().check_host()
+                    self.commands.run()
                 if "validation" in missing:
                     self.validate()
         except LockHeld:
@@ -373,16 +388,18 @@ class Staging:
             Generations(self.layout).write_record(self.generation, record)
         sync_directory(self.layout.generations)
 
+    def validation(self) -> Validation:
+        return Validation(
+            self.layout, self.generation, self.params["release"], self.params["target"], self.units,
+            self.params["load_seconds"],
+        )  # fmt: skip
+
     def validate(self) -> None:
         """Load the app as the server will, and record that it loads and whether the server drains.
 
         :raises StageError: naming what keeps it from loading.
         """
-        validation = Validation(
-            self.layout, self.generation, self.params["release"], self.params["target"], self.units,
-            self.params["load_seconds"],
-        )  # fmt: skip
-        drains = validation.run()
+        drains = self.validation().run()
         generations = Generations(self.layout)
         # The record of what serves may have been lost.
         serves = self.layout.live() == self.generation and generations.live_since()

@@ -22,7 +22,7 @@ from .masking import mask, secrets_below
 SANDBOX = frozenset((
     "User", "Group", "UMask", "WorkingDirectory", "Environment", "EnvironmentFile",
     "LimitNOFILE", "LimitCORE", "MemoryMax",
-    "StateDirectory", "StateDirectoryMode", "CacheDirectory", "CacheDirectoryMode", "ReadWritePaths",
+    "StateDirectory", "StateDirectoryMode", "CacheDirectory", "CacheDirectoryMode", "ReadWritePaths", "BindReadOnlyPaths",
     "NoNewPrivileges", "CapabilityBoundingSet", "ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices",
     "ProtectClock", "ProtectControlGroups", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules",
     "ProtectKernelTunables", "ProtectProc", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime",
@@ -57,11 +57,13 @@ class Beside:
 class Transient:
     """Transient units of one staged generation.
 
+    :param writable: directory that lies where what the release's commands have made does otherwise; they may write to it.
     :raises TransientError: when the generation is not staged on this host.
     """
 
-    def __init__(self, layout: Layout, generation: str) -> None:
+    def __init__(self, layout: Layout, generation: str, writable: str = "") -> None:
         self.layout = layout
+        self.writable = writable
         self.generation = generation
         home = layout.generation(generation)
         try:
@@ -124,8 +126,12 @@ class Transient:
 
     def _command(self, name: str, argv: list[str], timeout: int) -> list[str]:
         command = ["systemd-run", "--unit", name, "--wait", "--pipe", "--collect", "--quiet", "--service-type=exec"]
+        made = f"BindReadOnlyPaths={self.layout.made(self.generation)}/"
         for directive in sandbox(self.unit, self.generation):
-            command += ["--property", directive]
+            command += [
+                "--property",
+                directive.replace(made, f"BindPaths={self.writable}/") if self.writable else directive,
+            ]
         return [*command, "--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *argv]
 
 

@@ -5,14 +5,18 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import shutil
 from collections.abc import Callable
 
 from . import systemd
+from .command import run
+from .complete import mark_complete
 from .errors import StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
-from .layout import Layout, read_file, twin_of, write_atomically
+from .layout import HALF_MADE, MADE, Layout, read_file, twin_of, write_atomically
 from .records import GenerationRecord
 from .serving import serving_generation
 
@@ -59,19 +63,34 @@ def copy_generation(
 ) -> None:
     """Copy the files of a generation, but for its record, under another id, and its units to where systemd reads them.
 
+    What its release's commands have made is the same files, under further names.
+
     :param rewrite: gets the path of a file in the generation and its content, and returns that of the copy.
     :raises OSError: when a file cannot be read or written.
     """
     home, target = layout.generation(source), layout.generation(twin)
     for path in files_below(home):
-        if path == layout.record(source):
-            continue
         inside = os.path.relpath(path, home)
+        if path == layout.record(source) or inside.split(os.sep)[0] in (MADE, HALF_MADE):
+            continue
         content = rewrite(inside, read_file(path))
         name = os.path.join(os.path.dirname(inside), os.path.basename(inside).replace(f"@{source}.", f"@{twin}."))
         write_like(path, os.path.join(target, name), content)
         if f"@{twin}." in name:
             write_like(path, os.path.join(layout.units, os.path.basename(name)), content)
+    link_made(layout, source, twin)
+
+
+def link_made(layout: Layout, source: str, twin: str) -> None:
+    """:raises OSError: when what was made for a generation cannot be had by its twin."""
+    made, target = layout.made(source), layout.made(twin)
+    if not os.path.isdir(made):
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    done = run(["cp", "--archive", "--link", made, target])
+    if done.returncode != 0:
+        raise OSError(errno.EIO, done.stderr.strip(), target)
+    mark_complete(target)
 
 
 def files_below(directory: str) -> list[str]:

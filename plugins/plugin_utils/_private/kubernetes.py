@@ -61,6 +61,7 @@ class App:
     processes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cache_directories: Sequence[str] = ()
     state_directories: Sequence[str] = ()
+    release_commands: Sequence[str] = ()
     names: Sequence[str] = ()
     ingress_class: str = ""
     ingress_annotations: Mapping[str, str] = field(default_factory=dict)
@@ -100,6 +101,12 @@ class App:
             raise ManifestError(
                 "forge_state_directories: each pod would have its own and lose it with its end: keep what is in there in the database or "
                 "an object store, and leave the variable out for the cluster."
+            )
+
+        if self.release_commands:
+            raise ManifestError(
+                "forge_release_commands are run by hosts, and a pod has what its image has: make that with forge_build_commands, and leave "
+                "the variable out for the cluster."
             )
 
     # -- settings ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +45,9 @@ class Checked:
     unchecked: str = ""  # why nothing could be checked
 
 
-def check_settings(target: str, release: str, environment: dict[str, str], workspace: Workspace) -> Checked:
+def check_settings(
+    target: str, release: str, environment: dict[str, str], workspace: Workspace, made: Sequence[str] = ()
+) -> Checked:
     """Load an app that was built, with an environment, in an environment of its locked dependencies.
 
     Only what its settings class refuses counts here, and a target that is not there or no ASGI app: what else an app
@@ -55,6 +58,7 @@ def check_settings(target: str, release: str, environment: dict[str, str], works
 
     :param release: id of the release.
     :param environment: names, with their prefix, to values.
+    :param made: directories of the release that hosts make what is in; here they are empty, if the release has nothing in them.
     """
     record = read_record(workspace.cache, release)
     controller, python = python_of_controller(record, workspace)
@@ -72,7 +76,10 @@ def check_settings(target: str, release: str, environment: dict[str, str], works
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(os.path.realpath(scratch))
         unpack(record.code, directory)
-        problems, files = load(home, directory, record.import_paths, target, environment, Path(record.project))
+        for path in made:
+            with suppress(OSError):  # hosts say what is in the way
+                (directory / path).mkdir(parents=True, exist_ok=True)
+        problems, files = load(home, directory, record.import_paths, target, environment, Path(record.project), made)
         if files:
             accepted.parent.mkdir(parents=True, exist_ok=True)
             accepted.write_text(json.dumps({name: digest((directory / name).read_bytes()) for name in files}))
@@ -151,7 +158,13 @@ def controller_layer(record: BuildRecord, controller: Platform, workspace: Works
 
 
 def load(
-    home: Path, directory: Path, import_paths: list[str], target: str, environment: dict[str, str], source: Path
+    home: Path,
+    directory: Path,
+    import_paths: list[str],
+    target: str,
+    environment: dict[str, str],
+    source: Path,
+    made: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Problems, a sentence each; and when there are none the files of the app that say what its settings are.
 
@@ -174,7 +187,8 @@ def load(
         return [], []
     secrets = secrets_of(environment)
     if not answer["settings"]:
-        left_out = next(filter(None, (left_out_path(each, directory, import_paths, source) for each in answer["problems"])), "")
+        found = (left_out_path(each, directory, import_paths, source, made) for each in answer["problems"])
+        left_out = next(filter(None, found), "")
         if left_out:
             said = " ".join(mask(problem, secrets).replace(f"{directory}/", "") for problem in answer["problems"])
             return [said, f"{left_out} is in {source}, and not in the release: {LEFT_OUT_ADVICE}"], []
@@ -185,11 +199,14 @@ def load(
     return [*problems, *advice], []
 
 
-def left_out_path(problem: str, directory: Path, import_paths: list[str], source: Path) -> str:
+def left_out_path(
+    problem: str, directory: Path, import_paths: list[str], source: Path, made: Sequence[str] = ()
+) -> str:
     """What an app misses while it loads, and its source has, but not its release; empty when that is not why.
 
     :param directory: the release.
     :param source: relative to it is what is returned.
+    :param made: directories of the release that hosts make what is in.
     """
     found = [name.replace(".", "/") for name in re.findall(r"No module named '([\w.]+)'", problem)]
     names = [str(Path(root) / f"{name}{end}") for root in import_paths for name in found for end in ("", ".py")]
@@ -199,6 +216,7 @@ def left_out_path(problem: str, directory: Path, import_paths: list[str], source
     for name in names:
         path = source / name
         inside = not os.path.isabs(name) and ".." not in Path(name).parts and name != "."
+        inside = inside and not any(name.startswith(f"{path}/") for path in made)
         if inside and source.is_absolute() and path.exists() and not (directory / name).exists():
             return name
     return ""

@@ -193,7 +193,16 @@ def does_not_build(source: Source, cause: str) -> BuildError:
 
 
 def copy_project(source: Source, names: list[str], scratch: Path) -> Path:
-    """Copy the files of a project below a directory, as some build backends leave files where they run.
+    """As :func:`copy_tree`, for uv, which builds it there: some build backends leave files where they run."""
+    project = copy_tree(source, names, scratch)
+    if "build-system" not in source.project:  # what Poetry takes for granted
+        with (project / "pyproject.toml").open("a", encoding="utf-8") as handle:
+            handle.write(POETRY_BUILDS)
+    return project
+
+
+def copy_tree(source: Source, names: list[str], scratch: Path) -> Path:
+    """Copy files of a source below a directory.
 
     :returns: where; it has the history, from which some projects take their version.
     """
@@ -214,9 +223,6 @@ def copy_project(source: Source, names: list[str], scratch: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         shutil.copy2(source.directory / name, path, follow_symlinks=False)
-    if "build-system" not in source.project:  # what Poetry takes for granted
-        with (project / "pyproject.toml").open("a", encoding="utf-8") as handle:
-            handle.write(POETRY_BUILDS)
     return project
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from .packaging_library import InvalidSpecifier, SpecifierSet
 from .artifact import open_artifact, write_artifact
+from .build_commands import prepared
 from .cache import digest, evict, file_digest, put, touch
 from .errors import BuildError
 from .interpreter import Interpreter, choices, installed_in, runs_here
@@ -41,7 +42,13 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
     :raises BuildError: for a source, a lock, a package or a target that will not do.
     """
     started = time.time()
-    if kind_of(options["source"]) == "artifact":
+    kind = kind_of(options["source"])
+    if options["commands"] and kind in ("artifact", "wheel", "requirement"):
+        raise BuildError(
+            f"forge_build_commands is for a directory or a git URL, but forge_source is of another kind ({kind}): leave it out, as with "
+            "-e '{\"forge_build_commands\": []}'."
+        )
+    if kind == "artifact":
         if options["artifact"]:
             raise BuildError("forge_artifact: forge_source is an artifact already.")
         record, created = open_artifact(options["source"], options["sha256"], workspace)
@@ -91,7 +98,7 @@ def build_for(
     lock = lock_of(source, wanted, platforms, workspace)
     server = add_server(lock.text, options["server"], options["server_requirements"], platforms, workspace)
     (archive, import_paths), (layers, extra_wheels, new_layers) = together(
-        lambda: pack(source, names, options["exclude"], options["target"], platforms, workspace),
+        lambda: pack_prepared(source, names, options, platforms, workspace),
         lambda: build_layers(source, lock, server, platforms, workspace),
     )
     release = digest(archive, lock.text.encode())[:ID_LENGTH]
@@ -165,6 +172,17 @@ def commit_time(source: Source) -> str:
     if not source.commit:
         return ""
     return git(source.directory, "show", "--no-patch", "--format=%cI", source.commit).strip()
+
+
+def pack_prepared(
+    source: Source, names: list[str], options: Mapping[str, Any], platforms: Sequence[Platform], workspace: Workspace
+) -> tuple[bytes, list[str]]:
+    """As :func:`pack`, with what the commands of the build make.
+
+    :raises BuildError: also when one of them fails.
+    """
+    with prepared(source, names, options, workspace) as (tree, files):
+        return pack(tree, files, options["exclude"], options["target"], platforms, workspace)
 
 
 def pack(

@@ -196,6 +196,37 @@ def list_files(source: Source, exclude: Sequence[str], include: Sequence[str] = 
     return sorted(name for name in found if not any(each.startswith(f"{name.rstrip('/')}/") for each in wanted))
 
 
+def all_files(source: Source, include: Sequence[str] = ()) -> list[str]:
+    """Files that commands of a build find, sorted: also those that a release leaves out, but for environments and what git ignores.
+
+    :param include: as :func:`list_files` has it.
+    :raises BuildError: when a directory cannot be read, or what is included is not there.
+    """
+    listed = git(source.directory, "ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard")
+    if listed:
+        tagged = [(each[0], each[2:]) for each in listed.split("\0") if each]
+        names = {name for tag, name in tagged if tag != "?" or (belongs(name) and not is_bulk(name))}
+    else:
+        names = set(files_below(source.directory, lambda name: belongs(name) and not is_bulk(name)))
+    names |= {name for each in include for name in included(source, each)}
+    # A submodule, or another repository, is one entry and no file.
+    paths = {name: source.directory / name for name in names}
+    return sorted(name for name, path in paths.items() if exists(path) and (path.is_symlink() or path.is_file()))
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds, or where a link leads to, told apart, with whether it may be executed.
+
+    :raises BuildError: when it cannot be read.
+    """
+    try:
+        if path.is_symlink():
+            return b"link " + os.fsencode(os.readlink(path))
+        return (b"program " if path.stat().st_mode & 0o100 else b"file ") + path.read_bytes()
+    except OSError as error:
+        raise BuildError(f"{path} cannot be read: {error.strerror}.") from None
+
+
 def exists(path: Path) -> bool:
     """Unlike os.path.lexists, a file is not absent because one may not look.
 

@@ -8,6 +8,7 @@ Every function returns the problems it has found, a sentence each; an empty list
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 import shlex
 from collections.abc import Callable
@@ -65,6 +66,8 @@ SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 LINE_BREAK = re.compile(r"[\r\n]")
 COMMANDS = (
+    "forge_build_commands",
+    "forge_release_commands",
     "forge_migrations",
     "forge_seeds",
     "forge_smoke_command",
@@ -281,6 +284,9 @@ RULES_FOR_ENTRIES = (
          "{name}: {value!r} must be a path below /var/lib, without a slash at its start, such as shop or shop/uploads."),
     Rule("forge_cache_directories", is_below,
          "{name}: {value!r} must be a path below /var/cache, without a slash at its start, such as shop or shop/uploads."),
+    Rule("forge_release_paths", lambda path: is_below(path) and posixpath.normpath(str(path)) == str(path),
+         "{name}: {value!r} must be the path of a directory in the release, of letters, digits, dots, dashes and underscores, such as "
+         "staticfiles."),
     Rule("forge_waves", matches(SHARE),
          "{name}: {value!r} must be a number of hosts, or a percentage of them such as 50%."),
     Rule("forge_clients", lambda address: address == "any" or is_network(address),
@@ -307,6 +313,7 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
         ]
     problems += overlapping(values["forge_listen"])
     problems += wrong_server(values)
+    problems += wrong_release_paths(values)
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
     commands = [(name, str(each)) for name in COMMANDS for each in listed(values[name])]
@@ -328,6 +335,19 @@ def overlapping(listen: list[Any]) -> list[str]:
         for one, other in combinations(entries, 2)
         if overlap(endpoint(one), endpoint(other))
     ]
+
+
+def wrong_release_paths(values: dict[str, Any]) -> list[str]:
+    """Directories that would lie over each other, or that nothing writes."""
+    paths = [str(path) for path in values["forge_release_paths"]]
+    problems = [
+        f"forge_release_paths: {one} and {other} are the same or one lies in the other: leave out one of them."
+        for one, other in combinations(sorted(paths), 2)
+        if f"{other}/".startswith(f"{one}/")
+    ]
+    if paths and not values["forge_release_commands"]:
+        problems.append("forge_release_paths is what forge_release_commands write: give these too, or leave both out.")
+    return problems
 
 
 def wrong_server(values: dict[str, Any]) -> list[str]:

@@ -227,6 +227,11 @@ def test_the_commands_apply_one_after_the_other() -> None:
             "FORGE_DATABASE_URL points to this host, which in a pod is",
         ),
         ({"DATABASE_URL": "postgresql://not-known-here/app"}, {}, "has the address of the inventory's database"),
+        (
+            {},
+            {"release_commands": ["make"]},
+            "forge_release_commands are run by hosts, and a pod has what its image has",
+        ),
         ({}, {"state_directories": ["shop"]}, "forge_state_directories: each pod would have its own"),
         (
             {},

@@ -138,3 +138,13 @@ def test_nothing_is_rehearsed_that_could_reach_the_real_database(
     with pytest.raises(StageError, match=sentence) as caught:
         rehearsal.check_passwords(OLD, passwords, settings)
     assert "hunter" not in str(caught.value)
+
+
+def test_what_commands_of_the_release_have_made_could_reach_it_too(host: Host) -> None:
+    made = Path(host.layout.made(OLD)) / "static"
+    made.mkdir(parents=True)
+    (made / "settings.json").write_text("hunter22")
+    rehearsal = Rehearsal.__new__(Rehearsal)
+    rehearsal.layout = host.layout
+    with pytest.raises(StageError, match="^static/settings.json of the release has the password of the database"):
+        rehearsal.check_passwords(OLD, {"hunter22"}, [])

@@ -183,6 +183,19 @@ def test_what_a_person_has_put_there_stays_with_what_it_lies_in(shop: Shop) -> N
     assert not (shop.home / "layers").exists()
 
 
+@pytest.mark.parametrize("state", ["complete", "half made", "changed"])
+def test_what_commands_of_the_release_have_made_goes_unless_somebody_has_changed_it(shop: Shop, state: str) -> None:
+    made = shop.home / "generations" / LIVE / "made"
+    (made / "static").mkdir(parents=True)
+    (made / "static" / "a.css").write_text("")
+    if state != "half made":
+        mark_complete(str(made))
+    if state == "changed":
+        (made / "static" / "b.css").write_text("")
+    assert (str(made.parent) in shop.remove()) == (state == "changed")
+    assert made.exists() == (state == "changed")
+
+
 def test_a_hand_made_service_of_the_apps_name_is_neither_stopped_nor_removed(shop: Shop) -> None:
     for name in os.listdir(shop.units):
         (shop.units / name).unlink()

@@ -17,10 +17,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import release_commands
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import staging as module
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.archive import Entry
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.complete import is_complete
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.records import GenerationRecord
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.staging import Staging
 from fake_staging import GENERATION, LAYER, RELEASE, SECRET, SITE_PACKAGES, FakeTransient, blob
@@ -212,6 +214,88 @@ def test_diff_is_what_differs_from_what_serves_and_nothing_else(make: Callable[.
         files={"gunicorn.conf.py": "workers = 4\n"},
     )
     assert changes(word) == {"gunicorn.conf.py": ("workers = 3\n", "workers = 4\n")}
+
+
+def test_diff_shows_commands_and_paths_and_not_what_they_have_made(make: Callable[..., Staging]) -> None:
+    record = {"release": RELEASE, "layer": LAYER}
+    serve(make(record=record))
+    made = Path(make().layout.made(GENERATION), "static")
+    made.mkdir(parents=True)
+    (made / "a.css").write_text("blue")
+    new = make(
+        generation=f"{RELEASE}-fedcba98",
+        record={**record, "release_commands": ["collect --all", "index"], "release_paths": ["static"]},
+    )
+    (_name, (before, after)) = changes(new).popitem()
+    assert changes(new).keys() == {"release.json"}
+    assert set(after.splitlines()) - set(before.splitlines()) == {
+        "release_commands: collect --all, index",
+        "release_paths: static",
+    }
+
+
+class FakeCommands(FakeTransient):
+    """Commands of the release: each writes its name, unless it is to fail."""
+
+    def __init__(self, layout: Layout, generation: str, writable: str) -> None:
+        super().__init__(layout, generation)
+        self.layout, self.generation, self.secrets, self.writable = layout, generation, [], Path(writable)
+
+    def run(
+        self, argv: list[str], timeout: int, script: str = "", environment: object = None
+    ) -> tuple[int, str, float]:
+        self.asked.append(argv)
+        (self.writable / "static" / argv[-1]).write_text("")
+        return int(argv[0] == "fail"), "RuntimeError: no database\n", 0.1
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    monkeypatch.setattr(release_commands, "Transient", FakeCommands)
+    monkeypatch.setattr(release_commands, "owner", lambda _transient: (0, 0))
+    monkeypatch.setattr(release_commands.os, "lchown", lambda *_arguments: None)
+    return {"release": RELEASE, "release_commands": ["collect a", "index b"], "release_paths": ["static"]}
+
+
+def test_commands_run_once_before_the_code_is_loaded(make: Callable[..., Staging], record: dict[str, object]) -> None:
+    stage = make(record=record)
+    missing = stage.compare()["missing"]
+    assert missing == ["layer", "release", "generation", "commands", "validation"]
+    stage.apply(missing)
+    assert [argv[0] for argv in FakeTransient.asked] == ["collect", "index", "python"]
+    assert sorted(os.listdir(os.path.join(stage.layout.made(GENERATION), "static"))) == ["a", "b"]
+    assert os.listdir(os.path.join(stage.layout.release(RELEASE), "static")) == []
+    assert is_complete(stage.layout.release(RELEASE))
+    again = make(record=record)
+    assert again.compare()["missing"] == []
+    Path(stage.layout.made(GENERATION), "static", "a").write_text("by hand")
+    assert again.compare()["missing"] == ["commands", "validation"]
+    again.apply(["commands", "validation"])
+    assert again.compare()["missing"] == []
+
+
+def test_command_that_fails_leaves_the_code_unloaded_and_runs_again(
+    make: Callable[..., Staging], record: dict[str, object]
+) -> None:
+    stage = make(record={**record, "release_commands": ["collect a", "fail b"]})
+    with pytest.raises(
+        StageError, match=r"^forge_release_commands: 'fail b' failed with exit code 1: RuntimeError: no database\. What"
+    ):
+        stage.apply(stage.compare()["missing"])
+    assert [argv[0] for argv in FakeTransient.asked] == ["collect", "fail"]
+    assert make(record={**record, "release_commands": ["collect a", "fail b"]}).compare()["missing"] == [
+        "commands",
+        "validation",
+    ]
+
+
+def test_what_the_host_lacks_is_said_before_a_command_runs(
+    make: Callable[..., Staging], record: dict[str, object]
+) -> None:
+    stage = make(record=record, units={"forge@.service": "[Service]\nReadWritePaths=/no/such/place\n"})
+    with pytest.raises(StageError, match="forge_writable_paths: /no/such/place is not on this host"):
+        stage.apply(stage.compare()["missing"])
+    assert FakeTransient.asked == []
 
 
 def test_diff_says_which_settings_change_and_no_value(make: Callable[..., Staging]) -> None:

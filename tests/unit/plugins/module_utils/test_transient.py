@@ -118,6 +118,19 @@ def test_command_runs_in_the_sandbox_and_its_output_is_masked(layout: Layout, tm
     assert {"--wait", "--pipe", "--collect"} <= set(notes)
 
 
+def test_what_commands_of_the_release_have_made_is_read_only_but_for_themselves(layout: Layout, tmp_path: Path) -> None:
+    unit = UNIT.replace("[Install]", "BindReadOnlyPaths={0}/static:/r/static\nBindReadOnlyPaths=/etc/x:/r/x\n[Install]")
+    unit = unit.format(layout.made("%i"))
+    (Path(layout.generation(ID)) / "units" / layout.service(ID)).write_text(unit)
+    notes = tmp_path / "notes"
+    Transient(layout, ID).run(["true"], 5)
+    assert f"BindReadOnlyPaths={layout.made(ID)}/static:/r/static" in notes.read_text().splitlines()
+    notes.unlink()
+    Transient(layout, ID, writable="/incoming").run(["true"], 5)
+    bound = [note for note in notes.read_text().splitlines() if note.startswith("Bind")]
+    assert bound == ["BindPaths=/incoming/static:/r/static", "BindReadOnlyPaths=/etc/x:/r/x"]
+
+
 def test_script_comes_on_the_standard_input(layout: Layout) -> None:
     assert Transient(layout, ID).run(["sh", "-s", "x"], 5, "echo got $1") == (0, "got x\n", pytest.approx(1, abs=1))
     assert Transient(layout, ID).run(["cat"], 5)[1] == ""

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import twin as module
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.complete import is_complete, mark_complete
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import StageError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.exclusive import exclusive_lock
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.generations import Generations
@@ -54,6 +57,46 @@ def test_twin_has_the_files_the_units_and_the_record(refreshed: Host) -> None:
     assert record.schema == "12"
     assert layout.live() == OLD
     assert refreshed.stopped() == []
+
+
+@pytest.fixture
+def made(host: Host) -> Path:
+    """What commands of the release have made for what serves."""
+    made = Path(host.layout.made(OLD))
+    (made / "static" / "__pycache__").mkdir(parents=True)
+    (made / "static" / "a.css").write_text("blue")
+    os.chmod(made / "static" / "a.css", 0o640)
+    (made / "static" / "link").symlink_to("a.css")
+    (made / "static" / "__pycache__" / "x.pyc").write_text("")
+    mark_complete(str(made))
+    half = Path(host.layout.half_made(OLD)) / "static"
+    half.mkdir(parents=True)
+    (half / "b.css").write_text("")
+    return made
+
+
+def test_twin_has_the_same_files_that_commands_of_the_release_have_made(host: Host, made: Path) -> None:
+    make_twin(host.layout)
+    make_twin(host.layout)  # as after a run that was killed
+    twin = Path(host.layout.made(TWIN))
+    for name in ("static/a.css", "static/__pycache__/x.pyc"):
+        assert (twin / name).stat().st_ino == (made / name).stat().st_ino
+    assert os.readlink(twin / "static" / "link") == "a.css"
+    assert is_complete(str(twin))
+    assert is_complete(str(made))
+    assert not Path(host.layout.half_made(TWIN)).exists()
+    Generations(host.layout)._remove(OLD)
+    assert (twin / "static" / "a.css").read_text() == "blue"
+    assert is_complete(str(twin))
+
+
+def test_what_was_made_and_cannot_be_had_is_said(host: Host, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", "cp: cannot create link: No space left on device\n")
+    monkeypatch.setattr(module, "run", lambda _argv: failed)
+    with pytest.raises(OSError, match="No space left on device"):
+        make_twin(host.layout)
+    assert not is_complete(host.layout.made(TWIN))
+    assert not host.layout.read_record(TWIN).state
 
 
 def test_twin_of_a_twin_is_the_first_again(refreshed: Host) -> None:

@@ -21,6 +21,7 @@ inputs = st.fixed_dictionaries(
         "environment": texts,
         "files": files,
         "units": files,
+        "commands": st.lists(texts, max_size=2),
     }
 )
 
@@ -33,6 +34,10 @@ def test_generation_ids_are_the_same_exactly_when_all_inputs_are(one: dict[str, 
     assert generation_id(**backwards) == generation_id(**one)
 
 
+def test_id_of_a_generation_without_commands_is_that_of_earlier_versions() -> None:
+    assert generation_id("b1946ac92492", "l1", "A=1\n", {"a": "b"}, {"c": "d"}) == "b1946ac92492-6675e6b7"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -42,6 +47,7 @@ def test_generation_ids_are_the_same_exactly_when_all_inputs_are(one: dict[str, 
         {"files": {"gunicorn.conf.py": "workers = 4\n"}},
         {"files": {"gunicorn_conf.py": "workers = 3\n"}},
         {"units": {}},
+        {"commands": ["python manage.py collectstatic"]},
         {"files": {"forge.socket": "[Socket]\n"}, "units": {"gunicorn.conf.py": "workers = 3\n"}},
     ],
 )

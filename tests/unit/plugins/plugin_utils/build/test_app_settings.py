@@ -68,7 +68,7 @@ def test_other_settings_dependencies_or_targets_are_asked_about(
         project="",
     )  # fmt: skip
 
-    def load(_home: Path, _code: Path, _paths: list[str], target: str, environment: dict[str, str], _source: Path) -> tuple:
+    def load(_home: Path, _code: Path, _paths: list[str], target: str, environment: dict[str, str], *_more: object) -> tuple:
         asked.append((target, environment))
         return [], ["main.py", "settings.py"]
 
@@ -116,6 +116,18 @@ def test_what_the_source_has_and_the_release_has_not_is_found_in_an_error(tmp_pa
     told = LOADS + problem.format(release=release)
     assert settings.left_out_path(told, release, ["src", "."], source) == name
     assert settings.left_out_path(told, release, ["src", "."], Path("")) == "", "an artifact has no source"
+
+
+def test_what_a_host_makes_is_not_missed(tmp_path: Path) -> None:
+    """Though the developer's own directory has it."""
+    source, release = tmp_path / "source", tmp_path / "release"
+    (source / "static").mkdir(parents=True)
+    (source / "static" / "a.css").touch()
+    release.mkdir()
+    told = LOADS + "FileNotFoundError: [Errno 2] No such file or directory: 'static/a.css'"
+    assert settings.left_out_path(told, release, ["."], source) == "static/a.css"
+    assert settings.left_out_path(told, release, ["."], source, ["static"]) == ""
+    assert settings.left_out_path(told, release, ["."], source, ["sta"]) == "static/a.css"
 
 
 def test_builds_at_the_same_time_make_one_environment(tmp_path: Path) -> None:

@@ -287,6 +287,10 @@ def test_every_setting_that_cannot_be_written_is_named_without_its_value() -> No
     assert SECRET not in " ".join(problems)
 
 
+def made_in(*paths: str) -> dict[str, Any]:
+    return {"forge_release_commands": ["make"], "forge_release_paths": list(paths)}
+
+
 def process(**settings: Any) -> dict[str, Any]:
     return {"forge_processes": {"worker": {"command": "celery worker", **settings}}}
 
@@ -344,6 +348,20 @@ def test_settings_that_no_process_can_be_given_are_named(settings: dict[Any, Any
         (process(schedule="daily", on_failure="ftp://x/y"), "on_failure is no address: it must look like https://"),
         (process(schedule="daily", on_failure="https://"), "on_failure is no address: it must look like https://"),
         (process(schedule="daily", on_failure="mail 'x"), "on_failure is no command: no closing quotation"),
+        ({"forge_build_commands": ["npm 'ci"]}, 'forge_build_commands: "npm \'ci" is no command: no closing quotation'),
+        ({"forge_release_commands": [" "]}, "forge_release_commands: ' ' is no command: it is empty."),
+        (made_in("/srv/static"), "forge_release_paths: '/srv/static' must be the path of a directory in the release"),
+        (made_in("a/../../b"), "forge_release_paths: 'a/../../b' must be the path of a directory in the release"),
+        (made_in("."), "forge_release_paths: '.' must be the path of a directory in the release"),
+        (made_in("static/."), "forge_release_paths: 'static/.' must be the path of a directory in the release"),
+        (made_in(".installed"), "forge_release_paths: '.installed' must be the path of a directory in the release"),
+        (made_in("a:b"), "forge_release_paths: 'a:b' must be the path of a directory in the release"),
+        (made_in("static", "static"), "forge_release_paths: static and static are the same or one lies in the other"),
+        (made_in("a/b", "a-b", "a"), "forge_release_paths: a and a/b are the same or one lies in the other"),
+        (
+            {"forge_release_paths": ["static"]},
+            "forge_release_paths is what forge_release_commands write: give these too",
+        ),
         ({"forge_seeds": [" "]}, "forge_seeds: ' ' is no command: it is empty."),
     ],
 )
@@ -355,6 +373,7 @@ def test_what_can_run_is_let_through() -> None:
     values = {
         "forge_server": "uvicorn",
         "forge_directory": "src/shop",
+        **made_in("static", "static2", "frontend/dist/.vite"),
         "forge_state_directories": ["shop", "shop/uploads"],
         "forge_cache_directories": ["shop"],
         "forge_writable_paths": ["/mnt/data"],

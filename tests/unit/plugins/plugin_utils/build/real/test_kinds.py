@@ -359,6 +359,17 @@ def test_an_app_that_misses_what_its_release_lacks_is_told_the_variable(world: W
     assert told(include=["web/dist"]) == []
 
 
+def test_an_app_that_needs_what_hosts_make_is_asked_all_the_same(world: World) -> None:
+    """Its directory is there, as on a host; what the developer has in it is not."""
+    app = "import os\nos.listdir('static')\nopen('static/a.css')\n" + APP
+    source = world.write("statics", {"main.py": app, "pyproject.toml": PROJECT.format("[]"), "static/a.css": ""})
+    release = world.build(source, exclude=["static"])["release"]
+    (problem, advice) = check_settings("main:app", release, {}, world.workspace()).problems
+    assert "FileNotFoundError" in problem
+    assert advice.startswith(f"static is in {source}, and not in the release: name it in forge_source_include")
+    assert check_settings("main:app", release, {}, world.workspace(), ["static"]) == Checked()
+
+
 def test_a_requirement_is_a_source_and_each_version_a_release(world: World) -> None:
     one = world.build("shop==1.0", "shopapp:app")
     two = world.build("shop==2.0", "shopapp:app")
@@ -425,6 +436,38 @@ def test_a_release_with_wheels_for_other_versions_of_python_names_them(world: Wo
     with pytest.raises(NeedsCompiling, match=r"no compiler here\. There are wheels for Python ") as caught:
         world.build(source)
     assert f"Python {version}: set forge_python to one of those, or lock a newer version" in caught.value.jobs[0].advice
+
+
+def test_commands_of_a_build_decide_the_release_and_run_once(world: World) -> None:
+    """The wheel of a project that is a package is made with what they make."""
+    backend = """
+import zipfile
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(directory + "/shop-7-py3-none-any.whl", "w") as wheel:
+        text = "Metadata-Version: 2.1\\nName: shop\\nVersion: 7\\nSummary: " + open("page.html").read()
+        wheel.writestr("shop-7.dist-info/METADATA", text)
+    return "shop-7-py3-none-any.whl"
+"""
+    project = PROJECT.format("[]") + '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    source = world.write("fronted", {"main.py": APP, "pyproject.toml": project, "backend.py": backend})
+    subprocess.run([find_uv(), "lock", "--quiet", "--project", source], check=True, env=world.workspace().environment())
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *identity, "-C", source, *command], check=True)
+    runs = world.root / "runs"
+    commands = [f"sh -c 'echo x >> {runs}; git log --format=%s > page.html'"]
+    made = world.build(source, commands=commands)
+    with tarfile.open(made["code"]["path"]) as code:
+        assert code.extractfile("page.html").read() == b"x\n"  # type: ignore[union-attr]
+        assert b"Summary: x" in code.extractfile(".installed/shop-7.dist-info/METADATA").read()  # type: ignore[union-attr]
+    again = world.build(source, commands=commands)
+    assert (again["release"], again["created"], runs.read_text()) == (made["release"], [], "x\n")
+    other = world.build(source, commands=["sh -c 'echo other > page.html'"])
+    assert other["release"] != made["release"]
+    assert not (Path(source) / "page.html").exists()
+    with pytest.raises(BuildError, match=f"forge_target: {source} has no module main, which"):
+        world.build(source, commands=["sh -c 'mkdir main; touch main/x page.html; rm main.py'"])
 
 
 def test_a_project_that_is_a_package_is_completed_with_what_installing_adds(world: World) -> None:
