@@ -29,12 +29,14 @@ SUFFIXES = (".service", ".socket", ".target", ".timer")
 # What a deploy puts into a generation. Units and settings files have directories of their own.
 OF_A_GENERATION = {
     "release.json", "environment", "gunicorn.conf.py", "uvicorn.json", "forge_server.py", "forge_worker.py",
+    "forge_process.py", "forge_database.py", "forge_database_url.py", "forge_notice.py",
 }  # fmt: skip
 HALF_MADE = re.compile(r"^\.incoming-|\.tmp\Z")
 RELEASE_ID = re.compile(r"^[0-9a-f]{12}\Z")
 LAYER_ID = re.compile(r"^[0-9a-f]{12}-py3\.\d+\Z")
 NOTHING = re.compile(r"(?!)")
-OF_MANY = ("generations", "releases", "layers", "tools")
+PYTHON_ID = re.compile(r"^3\.\d+\.\d+-[0-9a-f]+\Z")
+OF_MANY = ("generations", "releases", "layers", "pythons", "tools")
 # What comes and goes with runs: it goes with the rest, and is not worth a word.
 HOUSEKEEPING = {"project.json", "lock.json", "locks", "drain", "maintenance", *OLDER_LOCKS}
 NOT_OURS = "it does not carry the mark of this app"
@@ -189,7 +191,8 @@ class Removal:
             if not GENERATION_ID.match(name):
                 return NOT_OURS
             return CHANGED if list(self._strangers(path)) else ""
-        if not {self.layout.releases: RELEASE_ID, self.layout.layers: LAYER_ID}.get(parent, NOTHING).match(name):
+        known = {self.layout.releases: RELEASE_ID, self.layout.layers: LAYER_ID, self.layout.pythons: PYTHON_ID}
+        if not known.get(parent, NOTHING).match(name):
             return NOT_OURS
         return CHANGED if self._is_changed(path) else ""
 

@@ -43,7 +43,7 @@ def build(options: Mapping[str, Any], platforms: list[Platform], workspace: Work
     """
     started = time.time()
     kind = kind_of(options["source"])
-    if options["commands"] and kind in ("artifact", "wheel", "requirement"):
+    if options["commands"] and kind in ("wheel", "requirement"):
         raise BuildError(
             f"forge_build_commands is for a directory or a git URL, but forge_source is of another kind ({kind}): leave it out, as with "
             "-e '{\"forge_build_commands\": []}'."

@@ -8,6 +8,7 @@ import fcntl
 import grp
 import os
 import pwd
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,13 +66,14 @@ class Shop:
         for path, text in {
             f"generations/{LIVE}/release.json": "{}", f"generations/{LIVE}/environment": "A=secret",
             f"generations/{LIVE}/units/shop.service": "", f"generations/{LIVE}/files/shop.toml": "",
-            "releases/aaaaaaaaaaaa/main.py": "", "layers/aaaaaaaaaaaa-py3.11/pyvenv.cfg": "",
+            "releases/aaaaaaaaaaaa/main.py": "", "pythons/3.14.10-0123456789ab/bin/python3.14": "",
+            "layers/aaaaaaaaaaaa-py3.11/pyvenv.cfg": "",
             "layers/.incoming-x/half": "", "ledger.jsonl": "{}\n", "lock.json": "{}", ".lock": "",
         }.items():  # fmt: skip
             (self.home / path).parent.mkdir(parents=True, exist_ok=True)
             (self.home / path).write_text(text)
         os.symlink(f"generations/{LIVE}", self.home / "current")
-        for directory in ("releases/aaaaaaaaaaaa", "layers/aaaaaaaaaaaa-py3.11"):
+        for directory in ("releases/aaaaaaaaaaaa", "layers/aaaaaaaaaaaa-py3.11", "pythons/3.14.10-0123456789ab"):
             monkeypatch.setattr(os, "fchown", lambda *_arguments: None)
             mark_complete(str(self.home / directory))
 
@@ -128,6 +130,13 @@ def test_what_is_the_apps_goes_and_its_data_stays(shop: Shop) -> None:
     assert ["userdel", "shop"] not in shop.calls
     assert shop.calls[0] == ["stop", "shop.socket", "shop.service", "120"], "the longest drain of a unit, and a margin"
     assert ["disable", "--quiet", "shop.socket", "shop.service"] in shop.calls
+
+
+def test_all_that_a_role_renders_is_known() -> None:
+    """Or what a generation consists of would look like somebody's addition, and stay."""
+    rendered = (Path(__file__).parents[4] / "roles" / "service" / "tasks" / "render.yml").read_text()
+    names = re.findall(r"'([\w.]+\.(?:py|json))': lookup", rendered)
+    assert {"forge_process.py", "gunicorn.conf.py"} <= set(names) <= unit.OF_A_GENERATION
 
 
 def test_what_another_program_was_told_goes_where_it_is_ours(shop: Shop) -> None:

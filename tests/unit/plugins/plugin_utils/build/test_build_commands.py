@@ -212,7 +212,7 @@ def test_project_of_poetry_without_a_build_system_is_released_as_it_is(shop: Sho
     assert shop.build(MAKE)["pyproject.toml"] == "[tool.poetry]\nname = 'shop'\n"
 
 
-@pytest.mark.parametrize("source", ["shop-1.0-py3-none-any.whl", "shop==1.0", "shop.tar"])
+@pytest.mark.parametrize("source", ["shop-1.0-py3-none-any.whl", "shop==1.0"])
 def test_a_source_that_is_no_tree_of_files_is_refused(tmp_path: Path, source: str) -> None:
     with pytest.raises(BuildError, match=r"forge_build_commands is for a directory or a git URL, but forge_source is of another kind"):
         build(source, "shop.main:app", [], Workspace(tmp_path), commands=["make"])
