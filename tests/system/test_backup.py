@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -426,6 +428,51 @@ def test_copies_go_to_another_host_over_sftp_and_come_back(data: Data) -> None:
     assert away.rc != 0
     assert "were not copied to forge_backup_offsite: " in away.said()
     assert KEY not in away.output
+    assert data.fleet.play("site").rc == 0
+
+
+@pytest.fixture
+def bucket(data: Data) -> Iterator[str]:
+    """A repository in a server of S3 (moto) on this machine; its bucket is not there yet."""
+    gateway = data.fleet.on("db", "ip route | awk '/^default/ {print $3}'")
+    with socket.create_server((gateway, 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        "uv",
+        "run",
+        "--quiet",
+        "--no-project",
+        "--isolated",
+        "--with",
+        "moto[server]",
+        "moto_server",
+        "-H",
+        gateway,
+        "-p",
+    ]
+    server = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        data.fleet.until(lambda: httpx.get(f"http://{gateway}:{port}/").status_code == 200, 180, "the server of S3")
+        yield f"s3:http://{gateway}:{port}/shop"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.thorough
+def test_copies_go_to_a_bucket_and_come_back(data: Data, bucket: str) -> None:
+    access = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "a secret of the bucket"}
+    there = {"forge_backup_offsite": bucket, "forge_backup_offsite_environment": access}
+    run = data.fleet.play("site", **there)
+    assert access["AWS_SECRET_ACCESS_KEY"] not in run.output
+    cluster = data.instance()
+    exported = " ".join(f"{name}='{value}'" for name, value in access.items())
+    restic = f"{exported} RESTIC_PASSWORD='{KEY}' restic -q -r {bucket}"
+    data.fleet.on("db", f"rm -rf /root/back; {restic} restore latest --tag {cluster} --target /root/back")
+    newest = f"ls -d {BACKUPS}/{cluster}/*.backup | tail -n1"
+    assert data.fleet.on("db", f"diff -r $({newest}) /root/back$({newest}) && echo same") == "same"
+    assert data.fleet.play("site", **there).changed("db") == 0
+    assert data.fleet.play("status", **there).rc == 0
     assert data.fleet.play("site").rc == 0
 
 

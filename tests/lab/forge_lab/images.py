@@ -165,6 +165,7 @@ SYSTEMS = {
     for system in (
         _debian("debian12", "bookworm"),
         _debian("debian13", "trixie"),
+        _debian("debian14", "forky"),
         _ubuntu("ubuntu2204", "jammy"),
         _ubuntu("ubuntu2404", "noble"),
     )
