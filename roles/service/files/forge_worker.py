@@ -16,6 +16,7 @@ import warnings
 
 from forge_server import SHUTDOWN, ForgeServer, StateFile, is_live
 from gunicorn.arbiter import Arbiter
+from uvicorn.config import Config
 
 STOCK = []
 with contextlib.suppress(ImportError):  # not installed, or not made for this Uvicorn
@@ -27,6 +28,9 @@ with contextlib.suppress(ImportError), warnings.catch_warnings():
     from uvicorn.workers import UvicornWorker as OldUvicornWorker
 
     STOCK.append(OldUvicornWorker)
+if len(STOCK) > 1 and hasattr(Config, "get_loop_factory") and "setup_event_loop" in STOCK[0].init_process.__code__.co_names:
+    # uvicorn-worker 0.3, the last for Gunicorn 20, calls what Uvicorn 0.36 has given up; Uvicorn's own worker fits it.
+    STOCK.reverse()
 if not STOCK:
     raise ImportError("Neither uvicorn_worker nor uvicorn.workers can be imported: install uvicorn-worker.")
 

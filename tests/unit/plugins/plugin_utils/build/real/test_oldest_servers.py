@@ -21,10 +21,16 @@ BRIEF = (
 )
 
 
+OLDEST = {name: f"{name}=={version}" for name, version in SERVERS["gunicorn"].items()}
+# For Gunicorn 20 there is no uvicorn-worker that fits a Uvicorn from 0.36 on.
+MIXED = {**OLDEST, "uvicorn": "uvicorn>=0.54", "uvicorn-worker": "uvicorn-worker"}
+
+
 @pytest.mark.network
-def test_the_oldest_servers_stand_by_and_drain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("servers", [OLDEST, MIXED], ids=["all old", "old Gunicorn, new Uvicorn"])
+def test_the_oldest_servers_stand_by_and_drain(tmp_path: Path, servers: dict[str, str]) -> None:
     python = tmp_path / "venv" / "bin" / "python"
-    oldest = [f"{name}=={version}" for name, version in SERVERS["gunicorn"].items()]
+    oldest = servers.values()
     subprocess.run([find_uv(), "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
     install = [find_uv(), "pip", "install", "--quiet", "--python", python]
     subprocess.run([*install, *oldest, "setuptools==75.8.0", "uvloop", "httptools", "starlette"], check=True)
