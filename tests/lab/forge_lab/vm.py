@@ -214,6 +214,11 @@ class Vm:
             if answer["return"]:
                 raise LabError(f"QEMU does not save: {answer['return'].strip()}.")
 
+    def has(self, snapshot: str) -> bool:
+        """Is there a state that was kept under this name? Asked while it is off."""
+        listing = run(["qemu-img", "snapshot", "-l", str(self.disk)], check=False).stdout
+        return any(line.split()[1:2] == [snapshot] for line in listing.splitlines())
+
     def inventory(self, path: Path, **groups: str) -> Path:
         """Write an inventory in which it is the host of each group.
 
