@@ -68,7 +68,7 @@ STEPS = {
     "after that rename, before its sync": ("layout.sync_directory:before:point_current", "either"),
     "after the switch": ("switch.Switch.point_current:after", "new"),
     "in the watch": ("switch.Switch.watch:1", "new"),
-    "while the old one drains": ("switch.Switch.finish:1", "new"),
+    "while the old one drains": ("switch.Switch.finish:0.3", "new"),
     "in the prune": ("generations.Generations._remove:after", "new"),
 }
 
