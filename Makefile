@@ -5,7 +5,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := tests/lab/lab
 
-.PHONY: help setup lab demo check sanity artifact test test-apps test-pins test-thorough test-fleet test-cluster bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet bench-edge clean
+.PHONY: help setup lab demo check sanity artifact test test-apps test-pins test-thorough test-fleet test-vm test-cluster bench-build bench-swap bench-converge bench-serve bench-restart bench-fleet bench-edge clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,10 @@ test-thorough: lab ## siblings of what make test tries: more faults, servers and
 test-fleet: lab ## four hosts: waves and their failures, hosts that are away, edges (30 minutes)
 	@molecule test --scenario-name edge
 	@pytest -v -m fleet tests/system
+
+test-vm: setup ## a machine with a kernel and a disk of its own: power cuts, limits of memory and CPU, restarts; build/bench/vm.json (90 minutes)
+	@$(LAB) setup --vm
+	@pytest -v -s tests/vm
 
 test-cluster: setup ## the reference app on the cluster that KUBECONFIG names
 	@pytest -v -m cluster tests/system/test_cluster.py

@@ -130,11 +130,12 @@ host:
       type: int
       returned: always
     cpu_quota:
-      description: CPUs that the control group allows, C(0) when there is no limit.
+      description: CPUs that the control groups above the app's services allow (the host's, C(system.slice), and that of the app's
+        generations), C(0) when there is no limit.
       type: float
       returned: always
     memory_mb:
-      description: Memory in MiB, the control group's limit included.
+      description: Memory in MiB, the limits of these control groups included.
       type: int
       returned: always
     addresses:
@@ -357,7 +358,7 @@ def gather(params: dict[str, Any]) -> HostFacts:
         "python": python,
         "machine": platform.machine(),
         "glibc": glibc if libc == "glibc" else "",
-        **limits(),
+        **limits(params["app"]),
         "addresses": addresses(),
         "account": account,
         "clients": read_all(layout.socket_clients),

@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
             sub.usage = f"lab {name} [--set SET] NODE [-- CMD…]"
         return sub
 
-    commands.add_parser("setup", help="install what this machine lacks for the lab")
+    install = commands.add_parser("setup", help="install what this machine lacks for the lab")
+    install.add_argument("--vm", action="store_true", help="and for the virtual machine of tests/vm")
     up = command("up", "make, heal or start nodes; without NODE those the set has")
     up.add_argument("specs", nargs="*", metavar="NODE=OS:GROUP[,GROUP…]")
     listing = command("list", "every node, network, image and file of the lab")
@@ -84,7 +85,7 @@ def one_node(args: argparse.Namespace, command: list[str]) -> None:
 
 def run(args: argparse.Namespace, command: list[str]) -> None:
     if args.command == "setup":
-        setup.setup()
+        setup.setup(args.vm)
         return
     if args.set_name is not None:
         state.check_set(args.set_name)

@@ -12,7 +12,8 @@ import platform
 import re
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,42 +255,63 @@ def ensure(system: Os) -> str:
     return name
 
 
-def _build(system: Os, name: str) -> None:
-    if not system.keyring.exists():
-        raise LabError(f"{system.keyring} is missing on this machine; run `lab setup`.")
-    work = HOME / "tmp" / system.name
+@contextmanager
+def workshop(name: str) -> Iterator[Path]:
+    """A directory to build something in, with a ``tmp``; it goes, whatever is mounted in it."""
+    work = HOME / "tmp" / name
     remove_tree(work)
     (work / "tmp").mkdir(parents=True)
-    files, script, root = work / "files.tar", work / "customize", work / "root.tar"
-    files.write_bytes(tar_of(files_of(system), MODES))
-    script.write_text(CUSTOMIZE.format(masked=" ".join(MASKED.split()), cache=APT_CACHE))
-    # nothing of theirs outside build/lab; and they end with us
-    alike = ["env", f"TMPDIR={work / 'tmp'}", "setpriv", "--pdeathsig", "KILL"]
+    try:
+        yield work
+    finally:
+        remove_tree(work)
+
+
+def alike(work: Path) -> list[str]:
+    """What starts a program that leaves nothing outside ``work``, and ends with us."""
+    return ["env", f"TMPDIR={work / 'tmp'}", "setpriv", "--pdeathsig", "KILL"]
+
+
+def bootstrap(system: Os, work: Path, target: Path, packages: str, files: bytes, script: str) -> None:
+    """Install a distribution into a tar archive, or into a directory when its name has no ``.tar``.
+
+    :param files: a tar archive of what lies in it before it is customized.
+    :param script: what runs on this machine when all is in; ``$1`` is the root.
+    :raises LabError: when a package or the keyring cannot be had.
+    """
+    if not system.keyring.exists():
+        raise LabError(f"{system.keyring} is missing on this machine; run `lab setup`.")
+    (work / "files.tar").write_bytes(files)
+    (work / "customize").write_text(script)
     apart = ["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]  # with all it has mounted
-    bootstrap = [
-        *alike,
+    command = [
+        *alike(work),
         *apart,
         *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--skip=cleanup/apt"),
-        f"--include={','.join(PACKAGES.split())}",
+        f"--include={','.join(packages.split())}",
         f"--keyring={system.keyring}",
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
         *(f"--aptopt={key} {json.dumps(value)}" for key, value in apt_settings().items()),
-        f"--customize-hook=tar-in {files} /",
-        f'--customize-hook=sh {script} "$1"',
-        *(system.suite, str(root), *system.lines()),
+        f"--customize-hook=tar-in {work / 'files.tar'} /",
+        f'--customize-hook=sh {work / "customize"} "$1"',
+        *(system.suite, str(target), *system.lines()),
     ]
+    run(as_root(command), timeout=900, log=HOME / "logs" / f"{work.name}.log")
+
+
+def _build(system: Os, name: str) -> None:
     changes = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", f"LABEL forge-lab.os={system.name}")
-    importing = [
-        *alike,
-        *("podman", "import", "--quiet"),
-        *(part for change in changes for part in ("--change", change)),
-        *(str(root), name),
-    ]
-    try:
-        run(as_root(bootstrap), timeout=900, log=HOME / "logs" / f"image-{system.name}.log")
+    with workshop(f"image-{system.name}") as work:
+        root = work / "root.tar"
+        script = CUSTOMIZE.format(masked=" ".join(MASKED.split()), cache=APT_CACHE)
+        bootstrap(system, work, root, PACKAGES, tar_of(files_of(system), MODES), script)
+        importing = [
+            *alike(work),
+            *("podman", "import", "--quiet"),
+            *(part for change in changes for part in ("--change", change)),
+            *(str(root), name),
+        ]
         run(as_root(importing), timeout=300)
-    finally:
-        remove_tree(work)
     listing = ("images", "--filter", "until=168h", "--format", "{{.Repository}}:{{.Tag}}")
     for old in podman(*listing).stdout.split():
         if old.startswith(f"localhost/{PREFIX}") and old != name:

@@ -11,8 +11,14 @@ from pathlib import Path
 from .machine import LabError, as_root, run, say
 
 
-def wanted() -> list[tuple[str, ...]]:
-    """Packages; where one line has several, the first that the distribution has will do."""
+VM = [("qemu-system-x86",), ("qemu-utils",), ("e2fsprogs",)]
+
+
+def wanted(vm: bool = False) -> list[tuple[str, ...]]:
+    """Packages; where one line has several, the first that the distribution has will do.
+
+    :param vm: with those of the virtual machine.
+    """
     unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     return [
         ("podman",),
@@ -26,6 +32,7 @@ def wanted() -> list[tuple[str, ...]]:
         ("debian-archive-keyring",),
         ("ca-certificates",),
         ("openssh-client",),
+        *(VM if vm else ()),
     ]
 
 
@@ -39,10 +46,10 @@ def available(package: str) -> bool:
     return any(line.strip().startswith("Candidate:") and "(none)" not in line for line in lines)
 
 
-def choose() -> tuple[list[str], list[str]]:
+def choose(vm: bool) -> tuple[list[str], list[str]]:
     """What to install, and what cannot be had."""
     install, absent = [], []
-    for names in wanted():
+    for names in wanted(vm):
         if any(installed(name) for name in names):
             continue
         found = next((name for name in names if available(name)), None)
@@ -50,18 +57,18 @@ def choose() -> tuple[list[str], list[str]]:
     return install, absent
 
 
-def setup() -> None:
+def setup(vm: bool = False) -> None:
     if not shutil.which("apt-get"):
         raise LabError("the lab needs apt: Debian 12 or newer, or Ubuntu 24.04 or newer.")
     if os.geteuid() and run(as_root(["true"]), check=False).returncode:
         raise LabError("root is needed to install packages: become root or get sudo without a password.")
-    install, absent = choose()
+    install, absent = choose(vm)
     if not install and not absent:
         say("nothing to install")
         return
     say("reading the package lists")
     refresh = run(as_root(["apt-get", "--quiet", "--quiet", "update"]), check=False, timeout=300)
-    install, absent = choose()
+    install, absent = choose(vm)
     if absent:
         why = (refresh.stderr.strip().splitlines() or ["the sources may lack universe or main"])[-1]
         raise LabError(f"apt has no package {', '.join(absent)} ({why}).")
