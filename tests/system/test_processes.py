@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Fleet
-from tiny import load, write_project
+from tiny import MAIN, load, write_project
 
 # Says on every beat which generation works, and finishes what it has begun when it is told to stop.
 WORKER = """
@@ -51,6 +51,44 @@ import time
 with open("/var/lib/shop/nightly", "a") as nights:
     nights.write(f"{os.environ['SHOP_GENERATION']} {os.getcwd()}\\n")
 """
+# What libraries do: compile as they run, are called back from C, run programs they have written, share memory, set priorities.
+POWERS = """
+def powers():
+    import ctypes
+    import mmap
+    import multiprocessing
+    import socket
+    import subprocess
+    from multiprocessing import shared_memory
+
+    def program():
+        with open("/tmp/program", "w") as handle:
+            handle.write("#!/bin/sh\\nexit 7\\n")
+        os.chmod("/tmp/program", 0o700)
+        return subprocess.run(["/tmp/program"]).returncode == 7
+
+    def memory():
+        shared_memory.SharedMemory(create=True, size=16).unlink()
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(abs, (-1,)) == 1
+
+    found = {}
+    for name, attempt in {
+        "jit": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC),
+        "callback": lambda: ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 3)() == 3,
+        "program": program,
+        "memory": memory,
+        "priority": lambda: os.nice(1),
+        "affinity": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)) is None,
+        "machine": lambda: open("/proc/meminfo").read(),
+        "addresses": lambda: socket.getaddrinfo("localhost", 80),
+    }.items():
+        try:
+            found[name] = bool(attempt())
+        except OSError as error:
+            found[name] = str(error)
+    return 200, found
+"""
 SHOP: dict[str, Any] = {
     "forge_app": "shop",
     "forge_user": "shop",
@@ -86,7 +124,9 @@ OTHER: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = write_project(tmp_path_factory.mktemp("shop") / "shop", "uvicorn", worker=WORKER, nightly=NIGHTLY)
+    main = MAIN.replace('"/place": place', '"/place": place, "/powers": powers') + POWERS
+    directory = tmp_path_factory.mktemp("shop") / "shop"
+    source = write_project(directory, "uvicorn", main=main, worker=WORKER, nightly=NIGHTLY)
     (source / "data").mkdir()
     (source / "data" / "kept").touch()
     return source
@@ -101,8 +141,8 @@ def other(tmp_path_factory: pytest.TempPathFactory, box: Fleet) -> dict[str, Any
     return settings
 
 
-def place(box: Fleet) -> dict[str, Any]:
-    return json.loads(box.on("box", "curl -s -m 10 http://127.0.0.1:8100/place"))
+def place(box: Fleet, path: str = "/place") -> dict[str, Any]:
+    return json.loads(box.on("box", f"curl -s -m 10 http://127.0.0.1:8100{path}"))
 
 
 def live(box: Fleet) -> str:
@@ -154,6 +194,20 @@ def test_processes_run_as_the_app_does(box: Fleet) -> None:
     assert box.on("box", f"ps -o user= -p {pid(box, f'shop.worker@{now}')}") == "shop"
 
 
+def test_little_is_exposed(box: Fleet) -> None:
+    """By systemd's own measure, from 0 to 10: a service without a sandbox has 9.6."""
+    now = live(box)
+    table = json.loads(box.on("box", "systemd-analyze security --json=short"))
+    scores = {row["unit"]: float(row["exposure"]) for row in table if now in row["unit"]}
+    assert set(scores) >= {f"shop@{now}.service", f"shop.worker@{now}.service"}  # of the timer's, while it runs
+    assert max(scores.values()) <= 1.2, scores
+
+
+def test_what_libraries_do_is_not_forbidden(box: Fleet) -> None:
+    found = place(box, "/powers")
+    assert set(found.values()) == {True}, found
+
+
 def test_second_run_restarts_no_process(box: Fleet, other: dict[str, Any], shop: Path) -> None:
     before = pid(box, f"shop.worker@{live(box)}")
     assert box.play("deploy", **SHOP, forge_source=str(shop)).changed("box") == 0
@@ -165,15 +219,19 @@ def test_processes_change_with_the_release_and_never_work_beside_each_other(
     box: Fleet, other: dict[str, Any], shop: Path
 ) -> None:
     first, old, unit = box.master("box"), live(box), {"forge_source": str(shop)}
-    changed = {**SHOP, "forge_files": [{"name": "settings.toml", "content": "new = 1\n", "variable": "SHOP_CONFIG"}]}
+    files = [{"name": "settings.toml", "content": "new = 1\n", "variable": "SHOP_CONFIG"}]
+    changed = {**SHOP, "forge_files": files, "forge_sandbox": {"MemoryDenyWriteExecute": True, "PrivateUsers": False}}
     with load(f"http://{box.address('box')}:8100") as result:
         box.play("deploy", **changed, **unit)
         new = live(box)
         assert place(box)["settings"] == "new = 1\n"
+        assert place(box, "/powers")["jit"] in ("[Errno 1] Operation not permitted", "[Errno 13] Permission denied")
+        assert box.on("box", f"systemctl show -P PrivateUsers shop@{new} shop.worker@{new}").split() == ["no", "no"]
         box.play("rollback", **SHOP, **unit)
     assert result["lost"] == {}
     assert live(box) == old != new
     assert place(box)["settings"] == 'secret = "hunter22"\n'
+    assert place(box, "/powers")["jit"] is True
     told = [(generation, word) for _time, generation, _pid, word in beats(box)]
     assert told == [(old, "begins"), (old, "ends"), (new, "begins"), (new, "ends"), (old, "begins")]
     assert {unit for unit in units(box) if new in unit} == set()

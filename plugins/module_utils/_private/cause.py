@@ -67,6 +67,10 @@ HINTS = (
         "The service writes only to its own /tmp and to what forge_state_directories, forge_cache_directories and "
         "forge_writable_paths name, and forge_release_commands to forge_release_paths.",
     ),
+    (
+        r"Operation not permitted|PermissionError: \[Errno 1\]",
+        "The service may not do what only root needs, such as to give files to other groups: forge_sandbox says what else it may.",
+    ),
     (r"ModuleNotFoundError: No module named", "Is it among the app's dependencies, and its code in forge_source?"),
     (
         r"\bMemoryError\b|out of memory|oom-kill|was sent SIGKILL",

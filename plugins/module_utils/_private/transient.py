@@ -17,17 +17,23 @@ from .command import run
 from .layout import Layout
 from .masking import mask, secrets_below
 
-# Of a [Service] section: what shapes where any process of the app runs. Each directive of the service role's template is
-# here or below; a test says so. One that is in neither reaches no command.
-SANDBOX = frozenset((
-    "User", "Group", "UMask", "WorkingDirectory", "Environment", "EnvironmentFile",
-    "LimitNOFILE", "LimitCORE", "MemoryMax",
-    "StateDirectory", "StateDirectoryMode", "CacheDirectory", "CacheDirectoryMode", "ReadWritePaths", "BindReadOnlyPaths",
-    "NoNewPrivileges", "CapabilityBoundingSet", "ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices",
-    "ProtectClock", "ProtectControlGroups", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules",
-    "ProtectKernelTunables", "ProtectProc", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime",
-    "RestrictSUIDSGID", "LockPersonality", "SystemCallArchitectures", "SystemCallFilter", "SystemCallErrorNumber",
+# Directives of a [Service] section that shape where any process of the app runs. Each of the service role's template is here
+# or below; a test says so. One that is in neither reaches no command.
+PLACE = frozenset((
+    "User", "Group", "WorkingDirectory", "Environment", "EnvironmentFile", "LimitNOFILE", "LimitCORE", "MemoryMax",
+    "StateDirectory", "StateDirectoryMode", "CacheDirectory", "CacheDirectoryMode", "ReadWritePaths",
+    "BindReadOnlyPaths",
 ))  # fmt: skip
+# What it may do there: forge_sandbox may name these.
+CONFINEMENT = frozenset((
+    "AmbientCapabilities", "CapabilityBoundingSet", "DeviceAllow", "InaccessiblePaths", "IPAddressAllow", "IPAddressDeny",
+    "LockPersonality", "MemoryDenyWriteExecute", "NoNewPrivileges", "PrivateDevices", "PrivateMounts", "PrivateTmp",
+    "PrivateUsers", "ProcSubset", "ProtectClock", "ProtectControlGroups", "ProtectHome", "ProtectHostname",
+    "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem",
+    "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "SupplementaryGroups",
+    "SystemCallArchitectures", "SystemCallErrorNumber", "SystemCallFilter", "UMask",
+))  # fmt: skip
+SANDBOX = PLACE | CONFINEMENT
 # What makes the web process a service: a command that ends has none of it.
 SERVICE_ONLY = frozenset((
     "Type", "NotifyAccess", "Sockets", "NonBlocking", "ExecStart", "RuntimeDirectory", "RuntimeDirectoryMode",

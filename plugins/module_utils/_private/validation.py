@@ -18,6 +18,8 @@ from .once import RUNNER, commands_in, problems, process_of
 from .serving import address_problem
 from .transient import Transient, TransientError
 
+MAX_USER_NAMESPACES = "/proc/sys/user/max_user_namespaces"
+
 
 class Validation:
     def __init__(
@@ -57,6 +59,11 @@ class Validation:
         for path in " ".join(re.findall(r"^ReadWritePaths=(.+)$", unit, re.MULTILINE)).split():
             if not os.path.exists(path):
                 raise StageError(f"forge_writable_paths: {path} is not on this host: make it first. {STILL_SERVES}")
+        if re.search(r"^PrivateUsers=(?i:yes|true|on|1)$", unit, re.MULTILINE) and not user_namespaces():
+            raise StageError(
+                "This host lets nobody make a user namespace (user.max_user_namespaces): allow it, or set forge_sandbox: "
+                f"{{PrivateUsers: false}}. {STILL_SERVES}"
+            )
         for name, text in self.units.items():
             for schedule in re.findall(r"^OnCalendar=(.+)$", text, re.MULTILINE):
                 if not systemd.is_schedule(schedule):
@@ -116,3 +123,12 @@ class Validation:
                 command = words[words.index("--") + 1 :] if words[:3] == RUNNER else words
                 found[process_of(name)] = next((word for word in command if "=" not in word), "")
         return found
+
+
+def user_namespaces() -> int:
+    """How many user namespaces this host allows; none where its kernel has none."""
+    try:
+        with open(MAX_USER_NAMESPACES, encoding="ascii") as handle:
+            return int(handle.read())
+    except OSError:
+        return 0

@@ -23,6 +23,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ....module_utils._private.environment import NAME, UnwritableError, as_text, write_environment
 from ....module_utils._private.listening import endpoint, overlap
+from ....module_utils._private.transient import CONFINEMENT
 
 # The one written in C is ten times as quick; it is not in every build of PyYAML.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -55,6 +56,7 @@ SCHEDULE = re.compile(r"^[A-Za-z0-9*:/., ~_+-]+\Z")
 PYTHON = re.compile(r"^(3\.(9|[1-9]\d)(\.\d{1,2})?|(/[\w.+-]+)*/?python3?(\.\d+)?[\w.-]*)\Z")
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
 CLUSTER = re.compile(r"^[a-z][a-z0-9_]{0,40}\Z")  # a dash would be one of the unit's name
+DIRECTIVE_VALUE = re.compile(r"^[^\x00-\x1f\x7f%\\]*\Z")  # of a unit, where % and a backslash have a meaning
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
 RESERVED = re.compile(
@@ -314,6 +316,7 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     problems += overlapping(values["forge_listen"])
     problems += wrong_server(values)
     problems += wrong_release_paths(values)
+    problems += [f"forge_sandbox: {problem}." for problem in wrong_sandbox(values["forge_sandbox"])]
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
     commands = [(name, str(each)) for name in COMMANDS for each in listed(values[name])]
@@ -357,6 +360,24 @@ def wrong_server(values: dict[str, Any]) -> list[str]:
         problems.append(f"forge_worker_class is for forge_server: gunicorn, not for {server}: leave out one of them.")
     if server == "uvicorn" and int(values["forge_workers"]) > 1:
         problems.append("forge_server: uvicorn is one process: leave out forge_workers, or use gunicorn.")
+    return problems
+
+
+def wrong_sandbox(sandbox: dict[Any, Any]) -> list[str]:
+    """What is wrong with forge_sandbox. A truth has the form of YAML; a number would lose its zeros."""
+    problems = [
+        f"{name} is none of the directives that it may have: the README of the role service names them"
+        for name in sandbox
+        if name not in CONFINEMENT
+    ]
+    for name, value in sandbox.items():
+        texts = [value] if isinstance(value, str) else value if isinstance(value, list) else [None]
+        if not isinstance(value, bool) and not all(
+            isinstance(each, str) and DIRECTIVE_VALUE.match(each) for each in texts
+        ):
+            problems.append(
+                f"{name} must be true, false, a text in quotes, or a list of texts, without % and backslashes"
+            )
     return problems
 
 

@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.layout import Layout
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.masking import MASK
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.transient import (
-    SANDBOX,
+    CONFINEMENT,
+    PLACE,
     SERVICE_ONLY,
     Transient,
     TransientError,
@@ -73,8 +75,14 @@ def test_each_directive_of_the_template_is_one_of_the_sandbox_or_of_the_service_
     """A new one must be put into one of the two, so that it reaches migrations and other processes on purpose."""
     section = TEMPLATE.read_text().partition("[Service]")[2]
     directives = set(re.findall(r"^([A-Z]\w*)=", section, re.MULTILINE))
-    assert directives == SANDBOX | SERVICE_ONLY
-    assert not SANDBOX & SERVICE_ONLY
+    assert directives == PLACE | SERVICE_ONLY
+    assert not (PLACE | CONFINEMENT) & SERVICE_ONLY
+    assert not PLACE & CONFINEMENT
+    defaults = yaml.safe_load((TEMPLATE.parents[1] / "vars" / "main.yml").read_text())["__forge_sandbox"]
+    assert set(defaults) <= CONFINEMENT
+    assert "combine(forge_sandbox)" in section
+    specification = (TEMPLATE.parents[1] / "meta" / "argument_specs.yml").read_text()
+    assert all(name in specification for name in CONFINEMENT)
 
 
 def test_directive_that_nobody_knows_reaches_no_command() -> None:

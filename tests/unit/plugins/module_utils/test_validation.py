@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from ansible_collections.thecodeforge.fastapi.plugins.filter.generation_units import generation_units
@@ -142,6 +143,32 @@ def test_what_the_units_name_must_be_there(
     stage = make(units=units)
     with pytest.raises(StageError, match=f"^{sentence}"):
         stage.apply(stage.compare()["missing"])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "value", "refused"), [("0\n", "yes", True), ("0\n", "no", False), ("500\n", "yes", False)]
+)
+def test_host_without_user_namespaces_is_said_before_migrations(
+    make: Callable[..., Staging],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    allowed: str,
+    value: str,
+    refused: bool,
+) -> None:
+    (tmp_path / "max").write_text(allowed)
+    monkeypatch.setattr(validation, "MAX_USER_NAMESPACES", str(tmp_path / "max"))
+    stage = make(units={"forge@.service": f"[Service]\nPrivateUsers={value}\n"})
+    if refused:
+        with pytest.raises(
+            StageError, match=r"user\.max_user_namespaces.*forge_sandbox: \{PrivateUsers: false\}\. What served"
+        ):
+            stage.apply(stage.compare()["missing"])
+        assert FakeTransient.asked == []
+    else:
+        stage.apply(stage.compare()["missing"])
+    monkeypatch.setattr(validation, "MAX_USER_NAMESPACES", str(tmp_path / "absent"))
+    assert validation.user_namespaces() == 0
 
 
 def test_script_for_the_apps_python_is_found_in_a_quick_call(monkeypatch: pytest.MonkeyPatch) -> None:

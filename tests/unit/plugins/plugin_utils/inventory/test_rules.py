@@ -330,6 +330,10 @@ def test_settings_that_no_process_can_be_given_are_named(settings: dict[Any, Any
         ({"forge_state_directories": ["."]}, "'.' must be a path below /var/lib"),
         ({"forge_cache_directories": ["a/../b"]}, "'a/../b' must be a path below /var/cache"),
         ({"forge_writable_paths": ["data"]}, "forge_writable_paths: 'data' must be an absolute path"),
+        ({"forge_sandbox": {"User": "root"}}, "forge_sandbox: User is none of the directives that it may have"),
+        ({"forge_sandbox": {"UMask": 23}}, "forge_sandbox: UMask must be true, false, a text in quotes"),
+        ({"forge_sandbox": {"ProtectHome": "yes\nUser=root"}}, "forge_sandbox: ProtectHome must be true, false"),
+        ({"forge_sandbox": {"InaccessiblePaths": ["/a", "/b\\"]}}, "InaccessiblePaths must be true, false"),
         ({"forge_processes": {"a.b": {"command": "x"}}}, "forge_processes: a.b: its name must be"),
         ({"forge_processes": {"worker": "celery"}}, "forge_processes: worker: it must have a command."),
         (process(command=""), "forge_processes: worker: it must have a command."),
@@ -377,6 +381,11 @@ def test_what_can_run_is_let_through() -> None:
         "forge_state_directories": ["shop", "shop/uploads"],
         "forge_cache_directories": ["shop"],
         "forge_writable_paths": ["/mnt/data"],
+        "forge_sandbox": {
+            "PrivateUsers": False,
+            "CapabilityBoundingSet": "",
+            "SystemCallFilter": ["@system-service", "~@resources"],
+        },
         "forge_processes": {
             "worker": {"command": "celery -A shop worker", "count": 3, "stop_seconds": 300},
             "nightly": {"command": "report --all", "schedule": "Mon..Fri *-*-* 02:30:00 Europe/Berlin"},
