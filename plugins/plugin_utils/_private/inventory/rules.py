@@ -60,7 +60,7 @@ DIRECTIVE_VALUE = re.compile(r"^[^\x00-\x1f\x7f%\\]*\Z")  # of a unit, where % a
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
 RESERVED = re.compile(
-    r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_\w+|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
+    r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_\w+|FORGE_CREDENTIAL|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
     r"|(RUNTIME|STATE|CACHE)_DIRECTORY)\Z"
 )
 SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment
@@ -316,7 +316,7 @@ def wrong_values(values: dict[str, Any]) -> list[str]:
     problems += overlapping(values["forge_listen"])
     problems += wrong_server(values)
     problems += wrong_release_paths(values)
-    problems += [f"forge_sandbox: {problem}." for problem in wrong_sandbox(values["forge_sandbox"])]
+    problems += wrong_sandbox(values["forge_sandbox"])
     for name, process in values["forge_processes"].items():
         problems += [f"forge_processes: {name}: {problem}." for problem in wrong_process(str(name), process)]
     commands = [(name, str(each)) for name in COMMANDS for each in listed(values[name])]
@@ -366,7 +366,7 @@ def wrong_server(values: dict[str, Any]) -> list[str]:
 def wrong_sandbox(sandbox: dict[Any, Any]) -> list[str]:
     """What is wrong with forge_sandbox. A truth has the form of YAML; a number would lose its zeros."""
     problems = [
-        f"{name} is none of the directives that it may have: the README of the role service names them"
+        f"forge_sandbox: {name} is none of the directives that it may have: the README of the role service names them."
         for name in sandbox
         if name not in CONFINEMENT
     ]
@@ -376,7 +376,7 @@ def wrong_sandbox(sandbox: dict[Any, Any]) -> list[str]:
             isinstance(each, str) and DIRECTIVE_VALUE.match(each) for each in texts
         ):
             problems.append(
-                f"{name} must be true, false, a text in quotes, or a list of texts, without % and backslashes"
+                f"forge_sandbox: {name} must be true, false, a text in quotes, or a list of texts, without % and backslashes."
             )
     return problems
 
