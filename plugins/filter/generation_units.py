@@ -7,6 +7,7 @@ from typing import Any
 
 from ..module_utils._private.once import NOT_RUN, RUNNER
 from ..module_utils._private.ownership import mark
+from ..module_utils._private.settings import are_sealed, launched
 from ..module_utils._private.transient import sandbox
 
 DOCUMENTATION = r"""
@@ -80,7 +81,9 @@ def target(app: str, wanted: list[str]) -> str:
 
 def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
     schedule, command = str(process.get("schedule", "")), shlex.split(str(process["command"]))
-    if process.get("once"):
+    if not process.get("once"):
+        command = launched(web, command)
+    else:
         head_of_once = ["scheduled", app, name, schedule] if schedule else ["kept", app, name]
         command = [*RUNNER, *head_of_once, "--", *command]
     # systemd takes the signal of a stop for a failure where the type is oneshot, and for none elsewhere.
@@ -90,7 +93,8 @@ def service(web: str, app: str, name: str, process: dict[str, Any]) -> str:
         else "Type=exec\nRestart=always\nRestartSec=1"
     )
     if process.get("on_failure"):
-        kind += f"\nExecStopPost={line([*RUNNER, 'tell', app, name, str(process['on_failure'])])}"
+        telling = line([*RUNNER, "tell", app, name, str(process["on_failure"])])
+        kind += f"\nExecStopPost={apart(web, telling) if are_sealed(web) else telling}"
     shaped = "\n".join(sandbox(web, "%i"))
     return (
         f"{head(app)}[Unit]\nDescription={app}: {name} of generation %i\nPartOf={app}@%i.target\n"
@@ -112,6 +116,15 @@ def timer(app: str, name: str, schedule: str, once: bool = False) -> str:
 def line(words: list[str]) -> str:
     """A command, its program found on the PATH of the service."""
     return " ".join(["/usr/bin/env", *map(quoted, ["--", *words])])
+
+
+def apart(web: str, command: str) -> str:
+    """A command line after the end of a service, when that is given no credentials any more: in a unit of its own, with its sandbox."""
+    words = ["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
+    words += [f"--setenv={name}" for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS")]
+    words += [f"--property={directive}" for directive in sandbox(web, "%i")]
+    # What stands in a unit has its % as a unit has it.
+    return " ".join(["+/usr/bin/systemd-run", *(quoted(word).replace("%%", "%") for word in words), "--", command])
 
 
 def quoted(word: str) -> str:

@@ -77,6 +77,13 @@ options:
     description: Port of the PostgreSQL that is looked at; V(0) when none is.
     type: int
     default: 0
+  secrets:
+    description:
+      - Where the app's settings are wanted, in a V(file) or sealed to the host as V(credentials).
+      - Whether the host can do the latter is tried, and a warning when it cannot.
+    type: str
+    choices: [file, credentials]
+    default: file
   systems:
     description:
       - Operating systems that are supported, each as C(ID) and C(VERSION_ID) of C(/etc/os-release). A host that runs another,
@@ -185,6 +192,14 @@ host:
       description: Does the live generation connect to the database C(forge) as C(forge), as earlier versions named them?
       type: bool
       returned: always
+    seals_secrets:
+      description: Are settings to be sealed to the host, by O(secrets), and can services there be given what is sealed?
+      type: bool
+      returned: always
+    sealing_problem:
+      description: Why services of this host cannot be given what is sealed; empty where they can, or where nothing is to be sealed.
+      type: str
+      returned: always
     booted_with_systemd:
       description: Is systemd the init of this host?
       type: bool
@@ -209,6 +224,7 @@ from ..module_utils._private.errors import tells_what_the_host_refuses
 from ..module_utils._private.layout import Layout
 from ..module_utils._private.limits import limits, read, read_all
 from ..module_utils._private.postgresql import PostgreSQL, look, uses_earlier_names
+from ..module_utils._private.settings import credentials_problem
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "python": {"type": "str", "required": True},
@@ -230,6 +246,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "packages": {"type": "list", "elements": "str", "default": []},
     "answering": {"type": "str", "default": ""},  # for the action
     "database_port": {"type": "int", "default": 0},
+    "secrets": {"type": "str", "choices": ["file", "credentials"], "default": "file"},
     "systems": {"type": "list", "elements": "str", "default": []},
 }
 VERSION = re.compile(r"^3\.\d+(\.\d+)?\Z")
@@ -274,6 +291,8 @@ class HostFacts(TypedDict):
     missing_prerequisites: list[str]  # what the host does not have yet, for people to read
     postgresql: PostgreSQL
     uses_earlier_names: bool  # of a database
+    seals_secrets: bool  # are the settings to be sealed to this host, and can they be?
+    sealing_problem: str  # why they cannot, where they are to be
     booted_with_systemd: bool
 
 
@@ -352,6 +371,7 @@ def gather(params: dict[str, Any]) -> HostFacts:
     layout = Layout(params["root"], params["app"])
     account = account_of(layout, params["user"], params["group"])
     packages = missing_packages(params["packages"])
+    sealing = credentials_problem() if params["secrets"] == "credentials" else ""
     libc, glibc = platform.libc_ver()
     return {
         "os": operating_system(),
@@ -372,7 +392,9 @@ def gather(params: dict[str, Any]) -> HostFacts:
             *(f"the package {name}" for name in packages),
         ],
         "postgresql": look(params["database_port"], params["app"]) if params["database_port"] else {},
-        "uses_earlier_names": uses_earlier_names(os.path.join(params["root"], params["app"], "current", "environment")),
+        "uses_earlier_names": uses_earlier_names(layout.current),
+        "seals_secrets": params["secrets"] == "credentials" and not sealing,
+        "sealing_problem": sealing,
         "booted_with_systemd": os.path.isdir("/run/systemd/system"),
     }
 
@@ -421,6 +443,11 @@ def main() -> None:
     for conflict in host["conflicts"]:
         if conflict["taken_over"]:
             module.warn(conflict["sentence"])
+    if host["sealing_problem"]:
+        module.warn(
+            f"The app's settings lie in a file on {platform.node()}, and not sealed as forge_secrets wants them: "
+            f"{host['sealing_problem']}."
+        )
     module.exit_json(changed=False, host=host)
 
 

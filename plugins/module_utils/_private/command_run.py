@@ -17,6 +17,7 @@ from .layout import Layout
 from .masking import mask
 from .records import LedgerEvent
 from .serving import serving_generation
+from .settings import launched
 from .transient import Transient, argv_of, sandbox
 
 LARGEST = 256 << 10  # bytes of output that one look brings
@@ -62,7 +63,17 @@ class CommandRun:
         ]
         options = [word for each in properties for word in ("--property", each)]
         systemd.run_transient(
-            ["--unit", self.unit, "--quiet", "--service-type=exec", *options, "--", "/usr/bin/env", "--", *argv]
+            [
+                "--unit",
+                self.unit,
+                "--quiet",
+                "--service-type=exec",
+                *options,
+                "--",
+                "/usr/bin/env",
+                "--",
+                *launched(self.transient.unit, argv),
+            ]
         )
 
     def remove_old_logs(self) -> None:

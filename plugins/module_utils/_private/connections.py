@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from .database_url import postgresql_url
 from .environment import read_environment
-from .layout import Layout, read_file
+from .layout import Layout
 from .listening import Sockets
+from .settings import read_settings
 
 ESTABLISHED = "01"  # state of a TCP socket in /proc/net/tcp
 DEFAULT_PORT = "5432"
@@ -27,9 +28,9 @@ def database_ports(settings: dict[str, str]) -> set[int]:
 def most_of_a_worker(layout: Layout, generation: str, proc: str = "/proc") -> int:
     """Return how many connections the worker has that has most; 0 where there are none, or it is not known."""
     try:
-        text = read_file(os.path.join(layout.generation(generation), "environment")).decode("utf-8", errors="replace")
+        text = read_settings(layout.generation(generation))
         workers = [name for name in os.listdir(layout.worker_states(generation)) if name.isdigit()]
-    except OSError:
+    except (OSError, ValueError):
         return 0
     ports, sockets, inodes = database_ports(read_environment(text)), Sockets(proc), set[str]()
     for table in ("tcp", "tcp6") if ports else ():

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from . import database_session
 from .database_url import postgresql_url
 from .environment import read_environment
+from .settings import read_settings
 from .transient import Transient
 
 CONNECT_SECONDS = 30  # until the script has begun, and has connected
@@ -58,6 +58,5 @@ def database_lock(transient: Transient, wait: int, seconds: int, lock_timeout: i
 
 def variable_of_the_database(transient: Transient) -> str:
     """Return the first setting that is a URL of PostgreSQL; empty when none is."""
-    path = os.path.join(transient.layout.generation(transient.generation), "environment")
-    with open(path, encoding="utf-8") as handle:
-        return postgresql_url(read_environment(handle.read()))[0]
+    text = read_settings(transient.layout.generation(transient.generation))
+    return postgresql_url(read_environment(text))[0]

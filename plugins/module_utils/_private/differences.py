@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 from .environment import read_environment
 from .layout import HALF_MADE, MADE, read_file
 from .records import GenerationRecord
+from .settings import FILE, SEALED, read_settings
 
 Texts = Mapping[str, str]  # path in the directory of a generation, to what the file says
 HIDDEN, CHANGED = "(not shown)", "(not shown, changed)"
@@ -48,7 +50,7 @@ def differences(before: Texts, after: Texts, public: set[str], names: tuple[str,
 
 def masked(name: str, before: str, after: str) -> tuple[str, str]:
     """Two texts without their values: an unlike one is said to be changed."""
-    if name != "environment":
+    if name != FILE:
         return HIDDEN + "\n" if before else "", (CHANGED if before else HIDDEN) + "\n" if after else ""
     old, new = read_environment(before), read_environment(after)
     hidden = {key: CHANGED if key in old and old[key] != value else HIDDEN for key, value in new.items()}
@@ -87,4 +89,7 @@ def texts_below(directory: str) -> dict[str, str]:
             path = os.path.join(parent, name)
             if os.path.isfile(path) and path != os.path.join(directory, "release.json"):
                 found[os.path.relpath(path, directory)] = read_file(path).decode("utf-8", errors="replace")
+    if found.pop(SEALED, None) is not None:
+        with suppress(OSError):
+            found[FILE] = read_settings(directory)
     return found

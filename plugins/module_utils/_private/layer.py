@@ -8,12 +8,17 @@ import glob
 import os
 
 from .command import run
+from .layout import read_file
 
 # A release comes after its dependencies on sys.path, as a project does that is installed in editable mode: a directory of it
 # that is named as one of them (alembic) hides none from a command. PYTHONPATH would come first, also before the standard library.
 STARTUP_FILE = "forge.pth"
+# Settings that are sealed to a host are set by any Python of the app, see roles/service/files/forge_credentials.py, also by one with -I,
+# which leaves PYTHONPATH out of account.
 STARTUP = """\
 import os, sys; sys.path += [path for path in os.environ.get("FORGE_IMPORT_PATHS", "").split(os.pathsep) if path]
+import os, sys; sys.path += [os.environ["PYTHONPATH"]] * ("FORGE_CREDENTIAL" in os.environ)
+import os, sys; "FORGE_CREDENTIAL" in os.environ and (__import__("forge_credentials"), sys.path.pop())
 """
 PLACEHOLDER = b"#!python\n"  # first line of a script, for the interpreter of where it is installed (as in a wheel)
 
@@ -58,7 +63,16 @@ def make_environment(directory: str, final: str, python: str) -> None:
 
 def finds_releases(directory: str) -> bool:
     """Whether an installed layer takes FORGE_IMPORT_PATHS: those of earlier versions of the collection do not."""
-    return bool(glob.glob(os.path.join(directory, "lib", "*", "site-packages", STARTUP_FILE)))
+    return bool(startup_files(directory))
+
+
+def sets_settings(directory: str) -> bool:
+    """Whether an installed layer's Python sets settings that were sealed: those of earlier versions do not."""
+    return any("FORGE_CREDENTIAL" in read_file(path).decode() for path in startup_files(directory))
+
+
+def startup_files(directory: str) -> list[str]:
+    return glob.glob(os.path.join(directory, "lib", "*", "site-packages", STARTUP_FILE))
 
 
 def name_interpreter(path: str, line: bytes) -> None:

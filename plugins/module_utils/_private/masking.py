@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import unquote, urlsplit
 
 from .environment import read_environment
+from .settings import read_settings
 
 MASK = "********"
 # Below this length a value ("1", "true", "8000") is no secret and masking it would garble every message.
@@ -27,8 +28,7 @@ def secrets_below(home: str) -> list[str]:
     :param home: the generation's directory.
     :raises OSError: when it is not there.
     """
-    with open(os.path.join(home, "environment"), encoding="utf-8") as handle:
-        environment = read_environment(handle.read())
+    environment = read_environment(read_settings(home))
     texts = []
     for parent, _directories, names in os.walk(os.path.join(home, "files")):
         for name in names:

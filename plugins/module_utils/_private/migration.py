@@ -12,6 +12,7 @@ from .cause import explain
 from .generations import Generations
 from .layout import Layout
 from .serving import serving_generation
+from .settings import read_settings
 from .transient import Transient, TransientError, argv_of
 
 
@@ -29,11 +30,10 @@ def fingerprint(layout: Layout, generation: str, commands: list[str], paths: lis
     record = layout.read_record(generation)
     release = layout.release(record.release)
     digest = hashlib.sha256(repr((commands, record.layer)).encode())
-    environment = os.path.join(layout.generation(generation), "environment")
-    for path in [environment, *files_below(release, paths)]:
-        name = "" if path == environment else os.path.relpath(path, release)
+    digest.update(repr(("", read_settings(layout.generation(generation)).encode())).encode())
+    for path in files_below(release, paths):
         with open(path, "rb") as handle:
-            digest.update(repr((name, handle.read())).encode())
+            digest.update(repr((os.path.relpath(path, release), handle.read())).encode())
     return digest.hexdigest()
 
 

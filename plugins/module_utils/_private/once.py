@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from .settings import LAUNCHER
 from .transient import Transient, TransientError
 
 RUNNER = ["python", "-m", "forge_process"]
@@ -16,13 +17,14 @@ SECONDS = 30  # that a question to the database may take
 
 def commands_in(unit: str) -> list[list[str]]:
     """Words of what a unit of another process starts, as the filter generation_units has written them."""
-    return [
+    commands = [
         [
             re.sub(r"\\(.)", r"\1", word).replace("%%", "%").replace("$$", "$")
             for word in re.findall(r'"((?:[^"\\]|\\.)*)"', command)
         ]
         for command in re.findall(r'^ExecStart=/usr/bin/env "--" (.+)$', unit, re.MULTILINE)
     ]
+    return [words[len(LAUNCHER) :] if words[: len(LAUNCHER)] == LAUNCHER else words for words in commands]
 
 
 def process_of(unit: str) -> str:

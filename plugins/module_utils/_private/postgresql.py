@@ -16,6 +16,7 @@ from .debian import missing_packages
 from .environment import read_environment
 from .ownership import mark, marked_app
 from .records import ProjectRecord
+from .settings import read_settings
 
 NEEDED_PACKAGES = ["python3-psycopg2", "acl"]  # Ansible's modules need them to become postgres, and to ask the server
 EARLIER = "Written by thecodeforge.fastapi.postgresql"  # of versions whose files did not name the app
@@ -199,11 +200,10 @@ def block_of(app: str, path: str) -> tuple[str, bool]:
     return found[1] if found else "", not re.search("[\udc80-\udcff]", text)
 
 
-def uses_earlier_names(environment_file: str) -> bool:
+def uses_earlier_names(generation: str) -> bool:
     """Return whether the settings of a generation connect to PostgreSQL with the names that earlier versions gave."""
     try:
-        with open(environment_file, encoding="utf-8") as handle:
-            values = read_environment(handle.read()).values()
+        values = read_environment(read_settings(generation)).values()
     except (OSError, ValueError):
         return False
     return any(

@@ -31,6 +31,7 @@ from .layout import REHEARSED, Layout, read_file
 from .migration import run
 from .probe import HealthCheck, smoke_problem
 from .processes import Processes
+from .settings import FILE, SEALED, seal, unseal
 from .transient import Transient, TransientError
 from .twin import copy_generation, files_below
 
@@ -134,9 +135,10 @@ class Rehearsal:
             return text
 
         def rewrite(path: str, content: bytes) -> bytes:
-            if path == "environment":
-                settings = read_environment(content.decode())
-                return write_environment({name: pointed(name, text) for name, text in settings.items()}).encode()
+            if path in (FILE, SEALED):
+                settings = read_environment(unseal(content) if path == SEALED else content.decode())
+                text = write_environment({name: pointed(name, value) for name, value in settings.items()})
+                return seal(text) if path == SEALED else text.encode()
             if path.startswith("files" + os.sep):
                 return pointed(path, content.decode()).encode()
             return content

@@ -24,12 +24,13 @@ from .ownership import is_same_project, marked_app
 from .processes import STOP_MARGIN, Processes
 from .records import ProjectRecord
 from .serving import installed_text
+from .settings import FILE, SEALED
 
 SUFFIXES = (".service", ".socket", ".target", ".timer")
 # What a deploy puts into a generation. Units and settings files have directories of their own.
 OF_A_GENERATION = {
-    "release.json", "environment", "gunicorn.conf.py", "uvicorn.json", "forge_server.py", "forge_worker.py",
-    "forge_process.py", "forge_database.py", "forge_database_url.py", "forge_notice.py",
+    "release.json", FILE, SEALED, "gunicorn.conf.py", "uvicorn.json", "forge_server.py", "forge_worker.py",
+    "forge_process.py", "forge_database.py", "forge_database_url.py", "forge_notice.py", "forge_credentials.py",
 }  # fmt: skip
 HALF_MADE = re.compile(r"^\.incoming-|\.tmp\Z")
 RELEASE_ID = re.compile(r"^[0-9a-f]{12}\Z")

@@ -26,12 +26,13 @@ from .differences import decided, differences, renamed, texts_below
 from .errors import STILL_SERVES, StageError
 from .exclusive import LockHeld, exclusive_lock
 from .generations import Generations
-from .layer import LayerError, compile_bytecode, finds_releases, make_environment
+from .layer import LayerError, compile_bytecode, finds_releases, make_environment, sets_settings
 from .layout import Layout, read_file, read_json, sync_directory, twin_of, write_atomically
 from .ownership import mark, marked_app, updated
 from .records import GenerationRecord, ProjectRecord
 from .release_commands import ReleaseCommands
 from .serving import is_converged, serving_generation
+from .settings import FILE, SEALED, are_sealed, parts, seal, unseal
 from .takeover import is_foreign
 from .validation import Validation
 
@@ -77,6 +78,7 @@ class Staging:
             name if name == shared else name.replace("@.", f"@{self.generation}."): text
             for name, text in params["units"].items()
         }
+        self.settings = parts(params["environment"], any(are_sealed(text) for text in self.units.values()))
         understood = GenerationRecord.from_dict(self.wanted).to_dict()
         wrong = sorted(key for key, value in self.wanted.items() if understood.get(key, ...) != value)
         if wrong:
@@ -98,12 +100,17 @@ class Staging:
     # -- compare -----------------------------------------------------------------------------------
 
     def wanted_files(self) -> dict[str, tuple[bytes, int, int]]:
-        """Path to (content, mode, gid) of every file that this generation needs, its record left out."""
+        """Path to (content, mode, gid) of every file that this generation needs, its record left out.
+
+        What will be sealed is not sealed here, as that comes out otherwise each time.
+        """
         try:
             gid = grp.getgrnam(self.params["group"]).gr_gid
         except KeyError:
             gid = 0  # the service_user role makes the group; only check mode gets here without it
-        files = {os.path.join(self.home, "environment"): (self.params["environment"].encode(), 0o640, gid)}
+        files = {os.path.join(self.home, FILE): (self.settings[FILE].encode(), 0o640, gid)}
+        if SEALED in self.settings:
+            files[os.path.join(self.home, SEALED)] = (self.settings[SEALED].encode(), 0o600, 0)
         for name, text in self.params["files"].items():
             files[os.path.join(self.home, name)] = (text.encode(), 0o644, 0)
         for name, text in self.params["secret_files"].items():
@@ -132,13 +139,20 @@ class Staging:
             try:
                 with open(path, "rb") as handle:
                     found = os.fstat(handle.fileno())
-                    same = handle.read() == content
+                    same = self.content_of(path, handle.read()) == content
             except OSError:
                 absent.append(path)
                 continue
             if not same or stat.S_IMODE(found.st_mode) != mode or (found.st_uid, found.st_gid) != (0, gid):
                 drifted.append(path)
         return absent, drifted
+
+    def content_of(self, path: str, found: bytes) -> bytes:
+        """What a file of the generation says, given what lies there.
+
+        :raises OSError: when it was sealed on another host.
+        """
+        return unseal(found).encode() if path == os.path.join(self.home, SEALED) else found
 
     def loose_directories(self) -> list[str]:
         """Directories of ours in which somebody else than root could replace what root runs."""
@@ -166,7 +180,8 @@ class Staging:
         if interpreter and not is_complete(self.layout.python(interpreter["id"])):
             missing.append("python")
         layer = self.layout.layer(self.params["layer"])
-        if not (is_complete(layer) and finds_releases(layer)):
+        does_what_it_must = finds_releases(layer) and (SEALED not in self.settings or sets_settings(layer))
+        if not (is_complete(layer) and does_what_it_must):
             missing.append("layer")
         if not is_complete(self.layout.release(self.params["release"])):
             missing.append("release")
@@ -211,6 +226,8 @@ class Staging:
         after = {
             os.path.relpath(path, self.home): wanted[path] for path in wanted if path.startswith(self.home + os.sep)
         }
+        if after.pop(SEALED, None) is not None:
+            after[FILE] = self.params["environment"]
         before["release.json"], after["release.json"] = decided(serving), decided(new)
         public = {"release.json", *self.params["files"]}
         diffs = differences(before, after, public, (self.layout.generation(live) + os.sep, self.home + os.sep))
@@ -379,7 +396,8 @@ class Staging:
         for path in absent + drifted:
             content, mode, gid = files[path]
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            write_atomically(path, content, mode, 0, gid)
+            sealed = path == os.path.join(self.home, SEALED)
+            write_atomically(path, seal(content.decode()) if sealed else content, mode, 0, gid)
         if any(path.startswith(self.layout.units + os.sep) for path in absent + drifted):
             systemd.systemctl("daemon-reload")
         old = self.layout.read_record(self.generation)

@@ -16,11 +16,13 @@ from . import systemd
 from .command import run
 from .layout import Layout
 from .masking import mask, secrets_below
+from .settings import launched
 
 # Directives of a [Service] section that shape where any process of the app runs. Each of the service role's template is here
 # or below; a test says so. One that is in neither reaches no command.
 PLACE = frozenset((
-    "User", "Group", "WorkingDirectory", "Environment", "EnvironmentFile", "LimitNOFILE", "LimitCORE", "MemoryMax",
+    "User", "Group", "WorkingDirectory", "Environment", "EnvironmentFile", "LoadCredentialEncrypted",
+    "LimitNOFILE", "LimitCORE", "MemoryMax",
     "StateDirectory", "StateDirectoryMode", "CacheDirectory", "CacheDirectoryMode", "ReadWritePaths",
     "BindReadOnlyPaths",
 ))  # fmt: skip
@@ -138,7 +140,15 @@ class Transient:
                 "--property",
                 directive.replace(made, f"BindPaths={self.writable}/") if self.writable else directive,
             ]
-        return [*command, "--property", f"RuntimeMaxSec={timeout}", "--", "/usr/bin/env", "--", *argv]
+        return [
+            *command,
+            "--property",
+            f"RuntimeMaxSec={timeout}",
+            "--",
+            "/usr/bin/env",
+            "--",
+            *launched(self.unit, argv),
+        ]
 
 
 def did_not_end(timeout: int, output: str) -> str:

@@ -38,6 +38,11 @@ import forge_notice as notice
 from forge_database import Ask, connect
 from forge_database_url import postgresql_url
 
+try:
+    from forge_credentials import BEFORE
+except ImportError:  # the settings are in a file
+    BEFORE = {}
+
 BEAT = 10.0  # seconds between two signs of life
 END, KILL, LEASE = 40.0, 50.0, 60.0  # seconds since the last one: end the process; kill it; another host may take over
 WAIT = 5.0  # seconds between two tries to take over a process that is kept running
@@ -278,6 +283,12 @@ class Lease(threading.Thread):
         return time.monotonic() - self.seen
 
 
+def start(words: list[str]) -> subprocess.Popen[bytes]:
+    """Start a command, with variables before it; where settings are sealed it sets them itself."""
+    starter = [sys.executable, "-m", "forge_credentials"] if BEFORE else ["/usr/bin/env", "--"]
+    return subprocess.Popen([*starter, *words], env=BEFORE or None)
+
+
 def run_leased(row: Row, words: list[str], due: str = "", yields: bool = False) -> int:
     """Run a command while the lease lasts; return the exit status for systemd.
 
@@ -286,7 +297,7 @@ def run_leased(row: Row, words: list[str], due: str = "", yields: bool = False) 
     """
     row.let_go()  # it may be hours
     lease = Lease(row, yields)
-    child = subprocess.Popen(["/usr/bin/env", "--", f"FORGE_DUE={due}", *words])
+    child = start([f"FORGE_DUE={due}", *words])
     stopped = []
 
     def stop(_signum: int, _frame: Any) -> None:

@@ -60,7 +60,7 @@ DIRECTIVE_VALUE = re.compile(r"^[^\x00-\x1f\x7f%\\]*\Z")  # of a unit, where % a
 PROCESS_SETTINGS = {"command", "schedule", "stop_seconds", "count", "once", "on_failure"}
 # What the units set. A variable of that name would reach the app in its place, or not at all.
 RESERVED = re.compile(
-    r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_\w+|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
+    r"^(PATH|PYTHONPATH|FORGE_IMPORT_PATHS|FORGE_WORKER_\w+|FORGE_CREDENTIAL|FORGE_SOCKET|LISTEN_\w+|NOTIFY_SOCKET|MAINPID"
     r"|(RUNTIME|STATE|CACHE)_DIRECTORY)\Z"
 )
 SET_BY_UNITS = ("RELEASE", "GENERATION")  # with the prefix of forge_environment

@@ -95,6 +95,29 @@ def test_a_process_that_runs_once_is_run_by_what_agrees_with_other_hosts() -> No
     assert "shop.beat@.timer" not in units
 
 
+def test_commands_of_sealed_settings_are_launched_and_told_of_in_a_unit_of_their_own() -> None:
+    sealed = "LoadCredentialEncrypted=environment:/srv/shop/generations/%i/environment.cred"
+    web = f'[Service]\nUser=shop\n{sealed}\nEnvironment=HEALTH=/a%%20b "C=$d"\n'
+    processes = {
+        "worker": {"command": "celery worker"},
+        "nightly": {"command": "report", "schedule": "daily", "on_failure": "mail -s 5% root"},
+        "beat": {"command": "beat", "once": True},
+    }
+    units = generation_units(web, "shop", processes)
+    worker = units["shop.worker@.service"].splitlines()
+    assert 'ExecStart=/usr/bin/env "--" "python" "-m" "forge_credentials" "celery" "worker"' in worker
+    assert sealed in worker
+    assert 'ExecStart=/usr/bin/env "--" "python" "-m" "forge_process" "kept"' in units["shop.beat@.service"]
+    [told] = [line for line in units["shop.nightly@.service"].splitlines() if line.startswith("ExecStopPost=")]
+    assert told.startswith('ExecStopPost=+/usr/bin/systemd-run "--quiet" "--wait" "--pipe"')
+    assert '"--setenv=SERVICE_RESULT"' in told
+    assert f'"--property={sealed}"' in told
+    assert '"--property=Environment=HEALTH=/a%%20b \\"C=$$d\\""' in told
+    assert told.endswith(
+        '-- /usr/bin/env "--" "python" "-m" "forge_process" "tell" "shop" "nightly" "mail -s 5%% root"'
+    )
+
+
 def test_units_are_what_systemd_reads(tmp_path: Path) -> None:
     """systemd-analyze verify, where there is one."""
     if subprocess.run(["which", "systemd-analyze"], capture_output=True).returncode:

@@ -26,9 +26,9 @@ from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.envi
 )
 def test_that_what_serves_uses_names_of_an_earlier_version(tmp_path: Path, url: str, earlier: bool) -> None:
     environment = tmp_path / "environment"
-    assert not postgresql.uses_earlier_names(str(environment))
+    assert not postgresql.uses_earlier_names(str(tmp_path))
     environment.write_text(write_environment({"KEY": "x", "DATABASE_URL": url}, "SHOP_"))
-    assert postgresql.uses_earlier_names(str(environment)) is earlier
+    assert postgresql.uses_earlier_names(str(tmp_path)) is earlier
 
 
 def test_files_and_rules_of_ours_are_known_by_their_mark(tmp_path: Path) -> None:

@@ -240,3 +240,17 @@ def test_without_a_database_it_is_said(
     assert capsys.readouterr().out == (
         "the hosts cannot agree on who runs it: no setting of the app is the URL of a PostgreSQL database\n"
     )
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_command_has_the_settings_wherever_they_are(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sealed: bool
+) -> None:
+    credential = {"FORGE_CREDENTIAL": "environment", "CREDENTIALS_DIRECTORY": str(tmp_path), "PYTHONPATH": str(FILES)}
+    (tmp_path / "environment").write_text('TOKEN="hunter22"\nFORGE_DUE="theirs"\n')
+    monkeypatch.setenv("TOKEN", "hunter22")
+    beginning = {name: value for name, value in os.environ.items() if name != "TOKEN"}
+    monkeypatch.setattr(module, "BEFORE", {**beginning, **credential} if sealed else {})
+    says = f'printf "%s %s" "$TOKEN" "$FORGE_DUE" >{tmp_path}/said'
+    assert module.start(["FORGE_DUE=now", "sh", "-c", says]).wait(60) == 0
+    assert (tmp_path / "said").read_text() == "hunter22 now"
