@@ -10,7 +10,6 @@ from pathlib import Path
 
 from .machine import LabError, as_root, run, say
 
-
 VM = [("qemu-system-x86",), ("qemu-utils",), ("e2fsprogs",)]
 
 
