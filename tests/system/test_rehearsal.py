@@ -225,7 +225,9 @@ def test_a_smoke_test_that_the_old_one_never_passed_says_nothing(shop: Shop) -> 
 
 def test_what_could_reach_the_real_database_is_refused(shop: Shop) -> None:
     shop.change("six", "SELECT id FROM items", FIRST, LOCKS.partition(";")[0], DROPS, "SELECT 1", "SELECT 2")
-    url = shop.fleet.on("app", "systemd-creds decrypt --name=environment /srv/shop/current/environment.cred - 2>/dev/null")
+    url = shop.fleet.on(
+        "app", "systemd-creds decrypt --name=environment /srv/shop/current/environment.cred - 2>/dev/null"
+    )
     password = re.search(r"//shop:([^@]+)@", url)[1]  # type: ignore[index]
     beside = {"DATABASE_URL": "{{ forge_database_url }}", "OTHER": password}
     refused = shop.release(check=False, forge_environment=beside)

@@ -44,6 +44,7 @@ def nodes_of_the_lab() -> ModuleType:
 nodes = nodes_of_the_lab()
 HOST = "vm"
 READY = "ready"
+SOON = 15  # seconds, for some requests of each kind
 FILLING_UP = "keepalive=1,closing=1,pausing=1"
 CLIENTS = f"{FILLING_UP},post=1"
 # Loading the app takes the emulated processor half a minute.

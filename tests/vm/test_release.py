@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
-from conftest import CLIENTS, HOST, Machine, change, load
+from conftest import CLIENTS, HOST, SOON, Machine, change, load
 
 
 def test_release_and_rollback_lose_nothing(kept: Machine, source: Path) -> None:
@@ -36,4 +37,4 @@ def test_restarted_machine_serves_what_it_served(kept: Machine) -> None:
         row["happened"] = "the same one serves after the boot"
     assert kept.get(HOST, "/readyz").status_code == 200
     with load(kept, "after that"):
-        pass
+        time.sleep(SOON)

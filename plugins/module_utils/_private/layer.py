@@ -17,7 +17,7 @@ STARTUP_FILE = "forge.pth"
 # which leaves PYTHONPATH out of account.
 STARTUP = """\
 import os, sys; sys.path += [path for path in os.environ.get("FORGE_IMPORT_PATHS", "").split(os.pathsep) if path]
-import os, sys; sys.path += [os.environ["PYTHONPATH"]] * ("FORGE_CREDENTIAL" in os.environ)
+import os, sys; sys.path += [os.environ.get("PYTHONPATH", "")] * ("FORGE_CREDENTIAL" in os.environ)
 import os, sys; "FORGE_CREDENTIAL" in os.environ and (__import__("forge_credentials"), sys.path.pop())
 """
 PLACEHOLDER = b"#!python\n"  # first line of a script, for the interpreter of where it is installed (as in a wheel)

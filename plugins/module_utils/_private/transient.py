@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -41,6 +42,8 @@ SERVICE_ONLY = frozenset((
     "Type", "NotifyAccess", "Sockets", "NonBlocking", "ExecStart", "RuntimeDirectory", "RuntimeDirectoryMode",
     "Restart", "RestartSec", "KillMode", "TimeoutStartSec", "TimeoutStopSec", "OOMPolicy",
 ))  # fmt: skip
+
+KILLED = re.compile(r"Main process exited, code=(?:killed|dumped), status=\d+/(\w+)")
 
 
 class TransientError(Exception):
@@ -90,7 +93,8 @@ class Transient:
         :param timeout: seconds after which it is stopped.
         :param script: text for its standard input.
         :param environment: variables on top of those of the generation.
-        :returns: exit code, output with the generation's secrets masked, seconds.
+        :returns: exit code, output with the generation's secrets masked, seconds. Of a command that was killed the output ends
+            with a line on that, as its exit code is systemd-run's own.
         :raises TransientError: when it did not end in time.
         """
         name = f"{self.layout.app}-run-{self.generation}-{os.getpid()}"
@@ -107,6 +111,9 @@ class Transient:
         output = mask(done.stdout, self.secrets)
         if done.returncode != 0 and seconds >= timeout:
             raise TransientError(did_not_end(timeout, output), output.splitlines())
+        killed = how_it_was_killed(f"{name}.service", started) if done.returncode else ""
+        if killed:
+            output = "\n".join([*output.splitlines(), killed, ""])
         return done.returncode, output, seconds
 
     @contextmanager
@@ -156,6 +163,18 @@ def did_not_end(timeout: int, output: str) -> str:
     last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
     said = f"the last line that it printed is: {last[:200]}" if last else "it printed nothing"
     return f"it did not end within {timeout} s and was stopped; {said}."
+
+
+def how_it_was_killed(unit: str, since: float) -> str:
+    """What has killed the process of a unit; empty when it ended by itself.
+
+    :param since: when it was started, in seconds of ``time.monotonic()``.
+    """
+    said = "\n".join(systemd.journal(unit, since))
+    if "oom-kill" in said:
+        return "killed by the kernel: out of memory"
+    found = KILLED.search(said)
+    return f"killed by SIG{found[1]}" if found else ""
 
 
 def sandbox(unit: str, generation: str) -> list[str]:

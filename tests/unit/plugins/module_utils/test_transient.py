@@ -106,6 +106,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setattr(systemd, "journal", lambda _unit, _since: [])
     made = Layout(str(tmp_path / "srv"), "forge")
     home = Path(made.generation(ID))
     (home / "units").mkdir(parents=True)
@@ -137,6 +138,34 @@ def test_what_commands_of_the_release_have_made_is_read_only_but_for_themselves(
     Transient(layout, ID, writable="/incoming").run(["true"], 5)
     bound = [note for note in notes.read_text().splitlines() if note.startswith("Bind")]
     assert bound == ["BindPaths=/incoming/static:/r/static", "BindReadOnlyPaths=/etc/x:/r/x"]
+
+
+KERNEL = [
+    "forge-run.service: A process of this unit has been killed by the OOM killer.",
+    "forge-run.service: Main process exited, code=killed, status=9/KILL",
+    "forge-run.service: Failed with result 'oom-kill'.",
+]
+
+
+@pytest.mark.parametrize(
+    ("journal", "said"),
+    [
+        (KERNEL, "killed by the kernel: out of memory\n"),
+        (["forge-run.service: Main process exited, code=dumped, status=11/SEGV"], "killed by SIGSEGV\n"),
+        (["forge-run.service: Main process exited, code=exited, status=1/FAILURE"], ""),
+        ([], ""),
+    ],
+)
+def test_command_that_was_killed_says_by_what(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, journal: list[str], said: str
+) -> None:
+    """systemd-run has an exit code for it, and no word."""
+    monkeypatch.setattr(systemd, "journal", lambda unit, _since: journal if unit.endswith(".service") else [])
+    assert Transient(layout, ID).run(["sh", "-c", "printf begun; exit 1"], 5)[:2] == (
+        1,
+        f"begun\n{said}" if said else "begun",
+    )
+    assert Transient(layout, ID).run(["true"], 5)[:2] == (0, "")
 
 
 def test_script_comes_on_the_standard_input(layout: Layout) -> None:
