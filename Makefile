@@ -31,8 +31,8 @@ artifact: setup ## the collection as users get it, in build/artifact
 test: lab ## everything
 	@tools/all
 
-test-apps: lab ## apps that nobody here wrote, on lab nodes; build/bench/apps.json
-	@tests/apps/run
+test-apps: lab ## apps of others and of many tools, on lab nodes; build/bench/apps.json (30 minutes). Options: APPS='prefect pdm'
+	@tests/apps/run $(APPS)
 
 test-pins: setup ## every Gunicorn and Uvicorn that the worker class works with, and each Python; build/bench/pins.json (30 minutes)
 	@tests/pins/run

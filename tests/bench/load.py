@@ -57,7 +57,7 @@ class Connection:
         try:
             async with asyncio.timeout(TIMEOUT):
                 status, fields = await self.begin(method, path, body, close)
-                content = await self.reader.readexactly(int(fields.get("content-length", "0")))
+                content = await self.body(fields)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError) as error:
             raise Lost(how(error)) from None
         if close or fields.get("connection") == "close":
@@ -80,6 +80,15 @@ class Connection:
         self.writer.write(head.encode() + body)
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
         return int(lines[0].split()[1]), dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+
+    async def body(self, fields: dict[str, str]) -> bytes:
+        """The content of an answer whose head has been read."""
+        if fields.get("transfer-encoding") == "chunked":
+            parts = []
+            while part := await self.chunk():
+                parts.append(part)
+            return b"".join(parts)
+        return await self.reader.readexactly(int(fields.get("content-length", "0")))
 
     async def chunk(self) -> bytes:
         """The next chunk of an answer; empty for the last one."""

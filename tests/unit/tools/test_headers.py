@@ -14,7 +14,7 @@ HEADER = (
     "# Copyright: The Code Forge. GNU General Public License v3.0+, see LICENSE\n"
     "# SPDX-License-Identifier: GPL-3.0-or-later\n"
 )
-APPS = ("app/", "tests/fixtures/apps/", "tests/bench/rivals/app/")  # as users write them
+APPS = ("app/", "tests/fixtures/apps/", "tests/apps/projects/", "tests/bench/rivals/app/")  # as users write them
 
 
 def test_every_file_says_its_licence() -> None:
