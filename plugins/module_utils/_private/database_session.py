@@ -75,7 +75,14 @@ def with_asyncpg(driver: Any, url: str) -> Ask:
     loop = asyncio.new_event_loop()
     # Statements that are prepared do not get through a pool of transactions.
     connection = loop.run_until_complete(driver.connect(url, timeout=CONNECT_SECONDS, statement_cache_size=0))
-    return lambda statement: loop.run_until_complete(connection.fetchval(statement))
+
+    def ask(statement: str) -> Any:
+        value = loop.run_until_complete(connection.fetchval(statement))
+        # What it has asked keeps a snapshot, in a transaction until the next simple query; CREATE INDEX CONCURRENTLY waits for that.
+        loop.run_until_complete(connection.execute("SELECT 1"))
+        return value
+
+    return ask
 
 
 DRIVERS = {"psycopg": with_libpq, "psycopg2": with_libpq, "asyncpg": with_asyncpg}

@@ -146,3 +146,24 @@ def test_sessions_give_up_waiting_for_a_lock_where_they_can_have_options(
     transient = host.transient(URL=host.url.replace("@", f"@{database}@"))
     with database_lock(transient, wait=0, seconds=60, lock_timeout=10) as held:
         assert held == ("", options)
+
+
+def test_with_asyncpg_nothing_waits_for_a_snapshot_of_the_lock() -> None:
+    """What is asked in its way leaves a portal with a snapshot, until a simple query: CREATE INDEX CONCURRENTLY would wait for ever."""
+    said: list[str] = []
+
+    class Connection:
+        async def fetchval(self, statement: str) -> int:
+            said.append(statement)
+            return 7
+
+        async def execute(self, _statement: str) -> None:
+            said.append("a simple query")
+
+    async def connect(_url: str, timeout: int, statement_cache_size: int) -> Connection:
+        assert (timeout > 0, statement_cache_size) == (True, 0)
+        return Connection()
+
+    ask = database_session.with_asyncpg(SimpleNamespace(connect=connect), "postgresql://u:p@192.0.2.7/shop")
+    assert ask("SELECT 7") == 7
+    assert said == ["SELECT 7", "a simple query"]
