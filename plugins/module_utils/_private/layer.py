@@ -8,7 +8,6 @@ import glob
 import os
 
 from .command import run
-from .layout import read_file
 
 # A release comes after its dependencies on sys.path, as a project does that is installed in editable mode: a directory of it
 # that is named as one of them (alembic) hides none from a command. PYTHONPATH would come first, also before the standard library.
@@ -68,7 +67,13 @@ def finds_releases(directory: str) -> bool:
 
 def sets_settings(directory: str) -> bool:
     """Whether an installed layer's Python sets settings that were sealed: those of earlier versions do not."""
-    return any("FORGE_CREDENTIAL" in read_file(path).decode() for path in startup_files(directory))
+    return any(b"FORGE_CREDENTIAL" in content_of(path) for path in startup_files(directory))
+
+
+def content_of(path: str) -> bytes:
+    """As read_file of layout.py, which is not there where an image is built."""
+    with open(path, "rb") as handle:
+        return handle.read()
 
 
 def startup_files(directory: str) -> list[str]:
