@@ -328,3 +328,12 @@ def test_layers_that_docker_has_made_are_all_of_one_time_and_the_bases_stay(tmp_
     with tarfile.open(fileobj=io.BytesIO(ours)) as tar:
         (entry,) = tar.getmembers()
     assert (entry.mtime, entry.pax_headers) == (100, {"SCHILY.xattr.user.a": "b"})
+
+
+def test_what_is_imported_in_the_build_of_an_image_is_there() -> None:
+    from ansible_collections.thecodeforge.fastapi.plugins.plugin_utils._private.image import IN_BUILD
+
+    sources = Path(__file__).parents[4] / "plugins" / "module_utils" / "_private"
+    for name in IN_BUILD:
+        imported = re.findall(r"^from \.(\w+) import", (sources / f"{name}.py").read_text(), re.MULTILINE)
+        assert set(imported) <= set(IN_BUILD), name
