@@ -24,7 +24,7 @@ from ....module_utils._private.transient import TransientError, argv_of
 from .cache import digest, put, touch
 from .errors import BuildError
 from .project_wheel import copy_tree
-from .source import Source, all_files, content_of, exists, files_below, is_bulk, is_left_out, make_archive
+from .source import Source, all_files, content_of, exists, files_below, git, is_bulk, is_left_out, make_archive
 from .wheel_builder import CompileJob, NeedsCompiling
 from .workspace import Workspace, without_secrets
 
@@ -48,10 +48,13 @@ def prepared(
     if not options["commands"]:
         yield source, names
         return
-    key = key_of(source, names, options)
+    whole = with_what_is_beside(source)
+    place = source.directory.relative_to(whole.directory)
+    found = sorted({*all_files(whole), *(str(place / name) for name in all_files(source, options["include"]))})
+    key = key_of(source, names, options, [whole.directory / name for name in found])
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            directory = copy_tree(source, all_files(source, options["include"]), Path(scratch).resolve())
+            directory = copy_tree(whole, found, Path(scratch).resolve()) / place
         except OSError as error:
             raise BuildError(f"{error.filename or source.directory} cannot be copied: {error.strerror}.") from None
         tree = replace(source, directory=directory, top=directory)
@@ -78,16 +81,22 @@ def kept(job: CompileJob) -> CompileJob:
     return replace(job, source=put_below)
 
 
-def key_of(source: Source, names: list[str], options: Mapping[str, Any]) -> str:
-    """Hash of what decides what the commands make: all files of the source, also those that are not released, and their words.
+def with_what_is_beside(source: Source) -> Source:
+    """The source with all that commands reach by ``..``, such as a frontend beside its backend: its repository, or forge_source."""
+    top = git(source.directory, "rev-parse", "--show-toplevel").rstrip("\n") if source.commit else ""
+    return replace(source, directory=Path(top).resolve() if top else source.top or source.directory)
+
+
+def key_of(source: Source, names: list[str], options: Mapping[str, Any], found: Sequence[Path]) -> str:
+    """Hash of what decides what the commands make: all files that they find, also those that are not released, and their words.
 
     :raises BuildError: for files that no release can have, before anything runs.
     """
-    released = set(names)
-    others = [name for name in all_files(source, options["include"]) if name not in released]
+    released = {source.directory / name for name in names}
     texts = [repr((options["commands"], options["exclude"])).encode(), make_archive(source, names)]
-    for name in others:
-        texts += [os.fsencode(name), content_of(source.directory / name)]
+    for path in found:
+        if path not in released:
+            texts += [os.fsencode(os.path.relpath(path, source.directory)), content_of(path)]
     return digest(*texts)[:16]
 
 

@@ -45,9 +45,12 @@ class Shop:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", *identity, "-C", str(self.directory), *arguments], check=True, capture_output=True)
 
-    def build(self, *commands: str, **options: Any) -> dict[str, str]:
-        """Files for a release, name to text."""
-        source = open_source(str(self.directory))
+    def build(self, *commands: str, sub: str = "", **options: Any) -> dict[str, str]:
+        """Files for a release, name to text.
+
+        :param sub: directory within the source that holds the app.
+        """
+        source = open_source(str(self.directory), sub)
         given = {**DEFAULTS, "exclude": [], "include": [], **options}
         given["commands"] = [*commands, f"sh -c 'echo x >> {self.runs}'"] if commands else []
         names = list_files(source, given["exclude"], given["include"])
@@ -99,6 +102,30 @@ def test_changed_source_or_command_makes_it_anew(shop: Shop) -> None:
     assert shop.times() == 3
     shop.write("style/b.css", " and green")
     assert shop.build(MAKE)["dist/page.html"] == "one red and green"
+
+
+def test_what_lies_beside_the_app_is_there_and_a_change_of_it_makes_it_anew(shop: Shop) -> None:
+    """As a frontend beside its backend, also one that is not committed yet."""
+    page = "sh -c 'mkdir -p dist && cat ../style/*.css > dist/page.html'"
+    shop.write("backend/main.py", "app = None\n")
+    assert shop.build(page, sub="backend") == {"dist/page.html": "blue", "main.py": "app = None\n"}
+    shop.write("style/a.css", "red")
+    shop.write("style/b.css", " and green")
+    for _again in range(2):
+        assert shop.build(page, sub="backend")["dist/page.html"] == "red and green"
+    assert shop.times() == 2
+
+
+def test_what_lies_beside_the_app_in_its_repository_counts_where_the_source_is_the_app_alone(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.write("backend/main.py", "app = None\n")
+    shop.git("init", "--quiet")
+    shop.git("add", ".")
+    shop.git("commit", "--quiet", "--message", "x")
+    shop.directory /= "backend"
+    for text in ("two", "three"):  # neither is committed
+        shop.write("../page.txt", text)
+        assert shop.build("cp ../page.txt page.txt")["page.txt"] == text
 
 
 def test_a_file_that_git_tracks_is_there_though_it_is_never_released(tmp_path: Path) -> None:
