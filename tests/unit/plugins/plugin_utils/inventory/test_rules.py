@@ -425,6 +425,8 @@ def test_what_can_run_is_let_through() -> None:
             "SHOP_CONFIG is given twice, in forge_environment_plain and in forge_files",
         ),
         ({"forge_files": [{"name": "../a", "content": ""}]}, "forge_files: '../a' must be the name of a file"),
+        ({"forge_files": [{"name": "..", "content": ""}]}, "forge_files: '..' must be the name of a file"),
+        ({"forge_files": [{"name": "..env", "content": ""}]}, "forge_files: '..env' must be the name of a file"),
         ({"forge_files": [{"content": ""}]}, "forge_files: '' must be the name of a file"),
         ({"forge_files": [{"name": "a", "content": ""}] * 2}, "forge_files: a is given twice"),
         ({"forge_files": [{"name": "a"}]}, "forge_files: the content of a has no value"),
@@ -440,6 +442,9 @@ def test_names_that_do_not_meet_are_let_through() -> None:
     values = {
         "forge_environment": {"A": "1", "RELEASE_NOTES": "x"},
         "forge_environment_plain": {"A": "2", "HOME": "/tmp", "LOG_LEVEL": "info"},
-        "forge_files": [{"name": "settings.toml", "content": "a = 1", "variable": "SHOP_CONFIG"}],
+        "forge_files": [
+            {"name": "settings.toml", "content": "a = 1", "variable": "SHOP_CONFIG"},
+            {"name": ".env", "content": "A=1", "variable": "SHOP_ENV_FILE"},
+        ],
     }
     assert wrong_names(values) == []
