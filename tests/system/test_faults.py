@@ -18,7 +18,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from typing import Any
 import ansible.module_utils
 import pytest
 from conftest import LAB, REPOSITORY, SET, Fleet, some_of
+from counted import check_lost, counted
 
 NODE = "app12"
 DRIVER = "/opt/forge-driver"
@@ -47,26 +47,16 @@ def serving(fleet: Fleet, fault: str, clients: str = CLIENTS, may_lose: str = ""
 
     :param may_lose: why this fault loses requests whatever one does; the loss is in the table.
     """
-    load = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "tests/bench/load.py"), fleet.url(NODE, ""), "--clients", clients,
-         "--pause", "0.05"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
     row: dict[str, Any] = {"fault": fault, "happened": ""}
-    try:
+    with counted(row, fleet.url(NODE, ""), clients, 0.05, may_lose):
         yield row
-    finally:
-        output, _errors = load.communicate(timeout=60)
-    seen = json.loads(output)
-    row |= {"requests": seen["total"], "lost": seen["total_lost"], "how": seen["lost"], "why": may_lose}
     # A generation that the host went back from drains, and is not waited for.
     ends = time.monotonic() + 30
     while not (now := state(fleet)).startswith("one generation serves") and time.monotonic() < ends:
         time.sleep(0.5)
     row["state"] = now
     ROWS.append(row)
-    assert seen["total"] > 10
-    assert may_lose or seen["lost"] == {}, seen["lost"]
+    check_lost(row)
     assert row["state"].startswith("one generation serves"), row
 
 

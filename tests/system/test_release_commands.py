@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 from conftest import SET, Fleet
-from tiny import PLAIN, load, write_project
+from tiny import PLAIN, SERVING, load, write_project
 
 SECRET = "hunter22-hunter22"
-MAIN = """
-import json
-import os
+MAIN = (
+    SERVING
+    + """
+
+# As frameworks do: without the directory the app does not load.
+STYLES = {name: open(f"staticfiles/{name}").read() for name in os.listdir("staticfiles")}
 
 
 def tried(path):
@@ -28,34 +31,18 @@ def tried(path):
         return error.strerror
 
 
-# As frameworks do: without the directory the app does not load.
-STYLES = {name: open(f"staticfiles/{name}").read() for name in os.listdir("staticfiles")}
-
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": message["type"] + ".complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
-    answer = {}
-    if scope["path"] == "/made":
-        answer = {
-            "page": open("dist/page.txt").read(),
-            "styles": STYLES,
-            "now": sorted(os.listdir("staticfiles")),
-            "write": tried("staticfiles/x"),
-            "generation": os.environ["FORGE_WORKER_GENERATION"],
-        }
-    body = json.dumps(answer).encode()
-    while scope["method"] == "POST" and (await receive()).get("more_body"):
-        pass
-    status = 201 if scope["method"] == "POST" else 200
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def answer_to(path):
+    if path != "/made":
+        return 201 if path == "/parts" else 200, {}
+    return 200, {
+        "page": open("dist/page.txt").read(),
+        "styles": STYLES,
+        "now": sorted(os.listdir("staticfiles")),
+        "write": tried("staticfiles/x"),
+        "generation": os.environ["FORGE_WORKER_GENERATION"],
+    }
 """
+)
 COLLECT = """
 import os
 import pathlib

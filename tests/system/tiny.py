@@ -16,7 +16,8 @@ from typing import Any
 
 from conftest import REPOSITORY
 
-MAIN = '''
+# What serves; an app says with answer_to() what: of a path the status, and the answer as JSON has it.
+SERVING = """
 import asyncio
 import json
 import os
@@ -33,16 +34,23 @@ async def app(scope, receive, send):
         while (await receive()).get("more_body"):
             pass
     await asyncio.sleep(0.005)
-    status, answer = {
-        "/healthz": lambda: (int(os.environ.get("HEALTH", 200)), {}),
-        "/parts": lambda: (201, {}),
-        "/version": lambda: (200, {"generation": os.environ.get("FORGE_WORKER_GENERATION"), "pid": os.getpid()}),
-        "/place": place,
-    }.get(scope["path"], lambda: (404, {}))()
+    status, answer = answer_to(scope["path"])
     body = json.dumps(answer).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+"""
+MAIN = (
+    SERVING
+    + '''
+
+def answer_to(path):
+    return {
+        "/healthz": lambda: (int(os.environ.get("HEALTH", 200)), {}),
+        "/parts": lambda: (201, {}),
+        "/version": lambda: (200, {"generation": os.environ.get("FORGE_WORKER_GENERATION"), "pid": os.getpid()}),
+        "/place": place,
+    }.get(path, lambda: (404, {}))()
 
 
 def create_app():
@@ -66,6 +74,7 @@ def place():
         "writable": writable,
     }
 '''
+)
 # Of an app of this kind.
 PLAIN: dict[str, Any] = {
     "forge_target": "shop.main:app",

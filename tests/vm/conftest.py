@@ -29,6 +29,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 sys.path[:0] = [str(REPOSITORY / "tests" / "lab"), str(REPOSITORY / "tests" / "system")]
 
+from counted import check_lost, counted  # noqa: E402
 from forge_lab import vm  # noqa: E402
 
 
@@ -163,22 +164,11 @@ def load(machine: Machine, what: str, clients: str = CLIENTS, may_lose: str = ""
 
     :param may_lose: why this loses requests whatever one does.
     """
-    command = [sys.executable, str(REPOSITORY / "tests" / "bench" / "load.py"), machine.url(HOST, "")]
-    process = subprocess.Popen(
-        [*command, "--clients", clients, "--pause", "0.5", "--seconds", "3000"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
     row: dict[str, Any] = {"what": what, "happened": ""}
     ROWS.append(row)
-    try:
+    with counted(row, machine.url(HOST, ""), clients, 0.5, may_lose, seconds=3000):
         yield row
-    finally:
-        output, _errors = process.communicate(timeout=90)
-    seen = json.loads(output)
-    row |= {"requests": seen["total"], "lost": seen["total_lost"], "how": seen["lost"], "why": may_lose}
-    row |= {"p50_ms": seen["p50_ms"], "p99_ms": seen["p99_ms"]}
-    assert seen["total"] > 10
-    assert may_lose or seen["lost"] == {}, seen["lost"]
+    check_lost(row)
 
 
 @pytest.fixture(scope="session", autouse=True)
