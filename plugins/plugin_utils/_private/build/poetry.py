@@ -231,7 +231,7 @@ def read_other_lock(source: Source) -> OtherLock | None:
         lock = OtherLock(found)
         for package in content.get("package", []):
             add_package(lock, package, older)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:  # also of TOML, UTF-8 and versions
         raise BuildError(f"{found} cannot be read: {error}.") from None
     return lock
 
@@ -247,6 +247,7 @@ def add_package(lock: OtherLock, package: dict[str, Any], files: dict[str, Any])
         marker = package.get("marker") or package.get("markers") or ""
         if isinstance(marker, dict):  # Poetry: by group
             marker = marker.get("main", "")
+        Version(package["version"])
         entry = Locked(package["version"], tuple(sorted({each["hash"] for each in listed})), marker)
         if not any(entry.version == each.version for each in lock.releases.get(name, [])):  # PDM has one for each set of extras
             lock.releases.setdefault(name, []).append(entry)

@@ -27,6 +27,20 @@ BULK_SUFFIX = (".pyc", ".pyo")
 SETUPTOOLS_OUTPUT = re.compile(r"(?:^|/)build/(?:lib|temp|bdist)\.[^/]+(?:/|$)")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 SHOWN = 3  # names in a sentence
+# Of a pyproject.toml, what is read here: what it must be, and keys that lead there; * is any.
+SHAPES = {
+    "a table": (
+        dict,
+        ("project", "project.optional-dependencies", "dependency-groups", "build-system", "tool", "tool.uv", "tool.poetry", "tool.pdm",
+         "tool.pdm.dev-dependencies", "tool.uv.index.*", "tool.poetry.source.*", "tool.pdm.source.*"),
+    ),
+    "a list": (
+        list,
+        ("project.dependencies", "project.optional-dependencies.*", "dependency-groups.*", "tool.pdm.dev-dependencies.*", "tool.uv.index",
+         "tool.poetry.source", "tool.pdm.source"),
+    ),
+    "a text": (str, ("project.dependencies.*", "project.optional-dependencies.*.*", "tool.pdm.dev-dependencies.*.*")),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,10 +134,33 @@ def open_source(directory: str, sub: str = "", commit: str = "") -> Source:
         project = tomllib.loads(pyproject.read_text(encoding="utf-8")) if pyproject.is_file() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BuildError(f"forge_source: {pyproject} cannot be read: {error}.") from None
+    problem = misshapen(project)
+    if problem:
+        raise BuildError(f"forge_source: {pyproject} cannot be read: {problem}.")
     if commit:
         return Source(path, project, commit, False, top)
     commit = git(path, "rev-parse", "HEAD").strip()
     return Source(path, project, commit, bool(commit and git(path, "status", "--porcelain", "--", ".")), top)
+
+
+def misshapen(project: dict[str, Any]) -> str:
+    """What of a pyproject.toml is not what it has to be, the end of a sentence; empty when all is."""
+    for name, (kind, places) in SHAPES.items():
+        for place in places:
+            if not all(isinstance(each, kind) for each in values_at(project, place.split("."))):
+                return f"{place.replace('.*', '')} {'has what is not' if place.endswith('*') else 'must be'} {name}"
+    return ""
+
+
+def values_at(value: Any, keys: Sequence[str]) -> Iterator[Any]:
+    """What is there where keys lead to; ``*`` leads to all that a table or a list has."""
+    if not keys:
+        yield value
+    elif keys[0] == "*" and isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from values_at(each, keys[1:])
+    elif isinstance(value, dict) and keys[0] in value:
+        yield from values_at(value[keys[0]], keys[1:])
 
 
 def git(directory: Path, *arguments: str) -> str:

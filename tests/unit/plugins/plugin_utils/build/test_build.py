@@ -155,6 +155,27 @@ def write_project(root: Path, dependencies: list[str]) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('tool = "x"', "tool must be a table"),
+        ('[tool]\npoetry = "x"', "tool.poetry must be a table"),
+        ('[tool.uv]\nindex = "x"', "tool.uv.index must be a list"),
+        ('[tool.poetry]\nsource = ["x"]', "tool.poetry.source has what is not a table"),
+        ('[tool.pdm]\ndev-dependencies = "x"', "tool.pdm.dev-dependencies must be a table"),
+        ('dependency-groups = "x"', "dependency-groups must be a table"),
+        ('[dependency-groups]\na = "x"', "dependency-groups has what is not a list"),
+        ('[project]\ndependencies = "x"', "project.dependencies must be a list"),
+        ("[project]\ndependencies = [1]", "project.dependencies has what is not a text"),
+        ("[project.optional-dependencies]\na = [1]", "project.optional-dependencies has what is not a text"),
+    ],
+)
+def test_a_pyproject_of_another_shape_is_said(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(BuildError, match=rf"^forge_source: \S+/pyproject\.toml cannot be read: {re.escape(said)}\.$"):
+        open_source(str(tmp_path))
+
+
 def test_a_directory_that_says_nothing_of_its_dependencies_is_refused(tmp_path: Path) -> None:
     source = open_source(str(tmp_path))
     with pytest.raises(BuildError, match=r"has no uv\.lock, pylock\.toml, requirements\.txt or pyproject\.toml"):

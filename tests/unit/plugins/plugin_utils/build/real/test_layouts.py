@@ -240,9 +240,10 @@ def test_a_lock_of_old_poetry_has_its_hashes_in_another_place(tmp_path: Path) ->
     lock = read_other_lock(open_source(write(tmp_path, {"poetry.lock": text})))
     assert lock is not None
     assert lock.find("dep-two", "1").hashes == ("sha256:1",)  # type: ignore[union-attr]
-    (tmp_path / "poetry.lock").write_text('[[package]]\nname = "x"\n')
-    with pytest.raises(BuildError, match=r"poetry\.lock cannot be read: 'version'"):
-        read_other_lock(open_source(str(tmp_path)))
+    for package, said in (('name = "x"', "'version'"), ('name = "x"\nversion = "newest"', "Invalid version: 'newest'")):
+        (tmp_path / "poetry.lock").write_text(f"[[package]]\n{package}\n")
+        with pytest.raises(BuildError, match=rf"poetry\.lock cannot be read: {said}"):
+            read_other_lock(open_source(str(tmp_path)))
 
 
 def test_indexes_of_poetry_and_pdm_have_the_credentials_that_those_tools_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
