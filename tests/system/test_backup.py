@@ -312,6 +312,7 @@ def test_rows_of_a_database_host_whose_power_was_cut_are_there_at_each_moment(da
     port = int(re.search(r"on port (\d+)", run.said())[1])  # type: ignore[index]
     assert before <= set(data.ask("SELECT serial FROM parts", port).split())
     data.fleet.play("restore", remove="aside")
+    assert data.fleet.play("backup", kind="drill").rc == 0, "the power may have been cut in one"
 
 
 @pytest.mark.thorough

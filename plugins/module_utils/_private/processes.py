@@ -73,9 +73,20 @@ class Processes:
             systemd.systemctl("daemon-reload")
 
     def start_web(self) -> None:
-        """Start the web process with its private socket; it is not waited for."""
-        if systemd.properties(self.service, "ActiveState")["ActiveState"] == "failed":
+        """Start the web process with its private socket; it is not waited for.
+
+        One that systemd starts over and over is stopped before: it serves nobody, its faults may be mended by now, and to systemd a
+        start would be no new one.
+        """
+        state = systemd.properties(self.service, "ActiveState", "SubState", "NRestarts")
+        if state["ActiveState"] == "failed":
             systemd.systemctl("reset-failed", self.service)
+        elif (
+            state["SubState"] != "running"
+            and state.get("NRestarts", "0") not in ("", "0")
+            or state["SubState"] == "auto-restart"
+        ):
+            systemd.systemctl("stop", self.service)
         systemd.systemctl("start", self.layout.socket(self.generation))
         systemd.systemctl("start", "--no-block", self.service)
 

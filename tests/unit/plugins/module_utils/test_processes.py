@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private import systemd
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.errors import RolloutError
 from ansible_collections.thecodeforge.fastapi.plugins.module_utils._private.masking import MASK
 from fake_host import NEW, OLD, Host, with_processes
@@ -53,3 +54,26 @@ def test_process_that_a_timer_starts_may_end(host: Host) -> None:
     with_processes(host, NEW, "forge.worker@.service")
     with pytest.raises(RolloutError, match=r"Process worker of .* exited \(status 3\)"):
         host.processes().check_other_processes()
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "calls"),
+    [
+        (("activating", "auto-restart"), "0", ["stop"]),
+        (("activating", "start"), "2", ["stop"]),
+        (("activating", "start"), "0", []),
+        (("active", "running"), "1", []),  # it serves
+        (("failed", "failed"), "5", ["reset-failed"]),
+        (("inactive", "dead"), "0", []),
+    ],
+)
+def test_what_systemd_starts_over_and_over_is_started_anew(
+    host: Host, monkeypatch: pytest.MonkeyPatch, state: tuple[str, str], restarts: str, calls: list[str]
+) -> None:
+    """A deploy may have mended it: without that its earlier ends would be told of the new start."""
+    found = {"ActiveState": state[0], "SubState": state[1], "NRestarts": restarts}
+    monkeypatch.setattr(systemd, "properties", lambda *_names: found)
+    host.processes().start_web()
+    service = host.layout.service(NEW)
+    assert [verb for verb, *units in host.systemd.calls if units == [service] and verb != "start"] == calls
+    assert ("start", "--no-block", service) in host.systemd.calls
