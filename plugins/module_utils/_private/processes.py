@@ -81,10 +81,8 @@ class Processes:
         state = systemd.properties(self.service, "ActiveState", "SubState", "NRestarts")
         if state["ActiveState"] == "failed":
             systemd.systemctl("reset-failed", self.service)
-        elif (
-            state["SubState"] != "running"
-            and state.get("NRestarts", "0") not in ("", "0")
-            or state["SubState"] == "auto-restart"
+        elif state["SubState"] == "auto-restart" or (
+            state["SubState"] != "running" and state["NRestarts"] not in ("", "0")
         ):
             systemd.systemctl("stop", self.service)
         systemd.systemctl("start", self.layout.socket(self.generation))
